@@ -1,0 +1,24 @@
+//! RISC-V instructions to IR.
+//!
+//! The life of an instruction: [`insn`] and [`insn_c`] hold the tables of encodings. [`decode`] finds the row of some
+//! bits (a compressed encoding becomes its base instruction there and is never heard of again). [`builder`] cuts a basic
+//! block and asks the one function per instruction in `lower` for its meaning, which it states as operations of [`ir`].
+
+#![forbid(unsafe_code)]
+
+pub mod builder;
+pub mod csr_name;
+pub mod decode;
+pub mod disasm;
+pub mod encode;
+pub mod insn;
+pub mod insn_c;
+pub mod ir;
+pub mod isa;
+mod lower;
+pub mod operand;
+
+pub use builder::Block;
+pub use decode::Decoder;
+pub use insn::{Insn, Opcode};
+pub use isa::{Extension, Isa};

@@ -1,0 +1,137 @@
+//! The interpreter's cache of decoded blocks, by physical address.
+//!
+//! A cached block stays valid until `fence.i`: until then the architecture lets a hart fetch old code. Afterwards a block
+//! is compared with memory before it is used again, so code that did not change is not decoded again.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use frontend::{Block, Decoder};
+use softmmu::{Mmu, Trap, cause};
+
+/// Most blocks kept; past that the cache starts afresh.
+const MAX_BLOCKS: usize = 1 << 16;
+
+struct Cached {
+    block: Block,
+    /// The halfwords it was decoded from.
+    code: Box<[u16]>,
+    /// Value of [`Blocks::epoch`] when `code` was last known to be what memory holds.
+    epoch: u64,
+}
+
+pub(super) struct Blocks {
+    decoder: Decoder,
+    cached: Vec<Cached>,
+    by_address: HashMap<u64, u32, BuildHasherDefault<AddressHasher>>,
+    /// Counts `fence.i`.
+    epoch: u64,
+    /// A block that must not be found again: it depends on two pages, or on permissions finer than a page.
+    single: Option<Block>,
+}
+
+impl Blocks {
+    pub(super) fn new(decoder: Decoder) -> Self {
+        Self { decoder, cached: Vec::new(), by_address: HashMap::default(), epoch: 0, single: None }
+    }
+
+    /// The block with the index that [`Self::find`] left in the MMU's executable-code cache.
+    #[inline]
+    pub(super) fn get(&self, index: u64) -> &Block {
+        &self.cached[index as usize].block
+    }
+
+    pub(super) fn make_stale(&mut self, mmu: &mut Mmu) {
+        self.epoch += 1;
+        mmu.exec_clear_all();
+    }
+
+    /// The block at virtual address `pc`, decoded now if need be.
+    #[cold]
+    pub(super) fn find(&mut self, mmu: &mut Mmu, pc: u64) -> Result<&Block, Trap> {
+        let fetch = mmu.fetch(pc)?;
+        if !fetch.whole_page || pc & 0xfff == 0xffe {
+            let block = self.cut_single(mmu, pc)?;
+            return Ok(self.single.insert(block));
+        }
+        let index = match self.by_address.get(&fetch.pa) {
+            Some(&index) => {
+                let cached = &mut self.cached[index as usize];
+                if cached.epoch != self.epoch {
+                    if same_code(mmu, fetch.pa, &cached.code) {
+                        cached.epoch = self.epoch;
+                    } else {
+                        *cached = decode(&self.decoder, mmu, pc, fetch.pa, self.epoch)?;
+                    }
+                }
+                index
+            }
+            None => {
+                let cached = decode(&self.decoder, mmu, pc, fetch.pa, self.epoch)?;
+                if self.cached.len() == MAX_BLOCKS {
+                    self.cached.clear();
+                    self.by_address.clear();
+                    mmu.exec_clear_all();
+                }
+                let index = self.cached.len() as u32;
+                self.cached.push(cached);
+                self.by_address.insert(fetch.pa, index);
+                index
+            }
+        };
+        mmu.exec_insert(pc, &fetch, u64::from(index));
+        Ok(&self.cached[index as usize].block)
+    }
+
+    /// One instruction, each half of it translated and checked by itself.
+    fn cut_single(&self, mmu: &mut Mmu, pc: u64) -> Result<Block, Trap> {
+        let page = pc & !0xfff;
+        Block::cut(&self.decoder, (pc & 0xfff) as u16, 1, |at| {
+            let address = page.wrapping_add(u64::from(at));
+            let fetch = mmu.fetch(address)?;
+            read(mmu, fetch.pa, address)
+        })
+    }
+}
+
+fn read(mmu: &Mmu, pa: u64, va: u64) -> Result<u16, Trap> {
+    mmu.read_code_u16(pa).map_err(|_| Trap { cause: cause::INSTRUCTION_ACCESS_FAULT, tval: va })
+}
+
+fn decode(decoder: &Decoder, mmu: &Mmu, pc: u64, pa: u64, epoch: u64) -> Result<Cached, Trap> {
+    let mut code = Vec::with_capacity(32);
+    let start = (pc & 0xfff) as u16;
+    let page_pa = pa & !0xfff;
+    let block = Block::cut(decoder, start, frontend::builder::MAX_INSNS, |at| {
+        let half = read(mmu, page_pa + u64::from(at), (pc & !0xfff).wrapping_add(u64::from(at)))?;
+        code.push(half);
+        Ok::<u16, Trap>(half)
+    })?;
+    // The cut may have looked at a first half that did not make it into the block.
+    code.truncate(usize::from((block.end - block.start) / 2));
+    Ok(Cached { block, code: code.into(), epoch })
+}
+
+fn same_code(mmu: &Mmu, pa: u64, code: &[u16]) -> bool {
+    (pa..).step_by(2).zip(code).all(|(pa, half)| mmu.read_code_u16(pa).is_ok_and(|now| now == *half))
+}
+
+/// Physical addresses are spread enough that one multiplication hashes them well.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte) ^ self.0);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (value ^ value >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}

@@ -1,0 +1,218 @@
+//! A throw-away layer over a read-only image: what the guest writes is gone when the process ends.
+//!
+//! The layer is an anonymous sparse file as long as the image. A bit per cluster says whether the cluster's bytes are
+//! found there or still in the image; a cluster keeps its place, so there is nothing else to look up.
+
+use std::env;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use vm_memory::VolatileSlice;
+
+use super::raw::{RawFile, punch_hole, read_slices, write_slices, zero};
+use super::{Disk, OpenDiskError, check_range, total_len, window};
+
+/// Bytes that move to the layer at once.
+const CLUSTER: u64 = 64 * 1024;
+
+/// A disk that reads from a base image and keeps writes in a temporary file.
+pub struct Overlay {
+    base: RawFile,
+    top: File,
+    /// Which clusters live in `top`. Held during whole operations: a cluster changes places under it.
+    moved: Mutex<Vec<u64>>,
+}
+
+impl Overlay {
+    /// An empty layer over `base`, which was opened from `path`.
+    ///
+    /// The file is made in `$TMPDIR`, or in `/var/tmp`, which unlike `/tmp` is not usually kept in memory.
+    pub fn new(base: RawFile, path: &Path) -> Result<Self, OpenDiskError> {
+        let directory = env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
+        let top = anonymous_file(&directory)
+            .and_then(|file| file.set_len(base.size()).map(|()| file))
+            .map_err(|source| OpenDiskError::Snapshot { path: path.to_owned(), directory, source })?;
+        let words = base.size().div_ceil(CLUSTER).div_ceil(64) as usize;
+        Ok(Self { base, top, moved: Mutex::new(vec![0; words]) })
+    }
+
+    /// Copies a cluster's bytes up from the base, without yet calling it moved.
+    fn copy_up(&self, cluster: u64) -> io::Result<()> {
+        let start = cluster * CLUSTER;
+        let len = CLUSTER.min(self.base.size() - start);
+        let mut bytes = vec![0; len as usize];
+        self.base.read_bytes(start, &mut bytes)?;
+        self.top.write_all_at(&bytes, start)
+    }
+
+    /// Copies up the clusters at the edges of a range that is about to be overwritten.
+    fn prepare(&self, moved: &[u64], offset: u64, len: u64) -> io::Result<()> {
+        let end = offset + len;
+        let (first, last) = (offset / CLUSTER, (end - 1) / CLUSTER);
+        let covered = |cluster: u64| {
+            offset <= cluster * CLUSTER && end >= ((cluster + 1) * CLUSTER).min(self.base.size())
+        };
+        if !is_moved(moved, first) && !covered(first) {
+            self.copy_up(first)?;
+        }
+        if last != first && !is_moved(moved, last) && !covered(last) {
+            self.copy_up(last)?;
+        }
+        Ok(())
+    }
+}
+
+fn is_moved(moved: &[u64], cluster: u64) -> bool {
+    moved[(cluster / 64) as usize] >> (cluster % 64) & 1 == 1
+}
+
+/// Records that every cluster touched by a non-empty range now lives in the layer.
+fn mark_moved(moved: &mut [u64], offset: u64, len: u64) {
+    for cluster in offset / CLUSTER..=(offset + len - 1) / CLUSTER {
+        moved[(cluster / 64) as usize] |= 1 << (cluster % 64);
+    }
+}
+
+impl Disk for Overlay {
+    fn size(&self) -> u64 {
+        self.base.size()
+    }
+
+    fn read_only(&self) -> bool {
+        false
+    }
+
+    fn read_at(&self, offset: u64, into: &[VolatileSlice<'_>]) -> io::Result<()> {
+        let len = total_len(into);
+        check_range(self.size(), offset, len)?;
+        let moved = self.moved.lock();
+        let mut done = 0;
+        while done < len {
+            let place = is_moved(&moved, (offset + done) / CLUSTER);
+            let mut end = done;
+            while end < len && is_moved(&moved, (offset + end) / CLUSTER) == place {
+                end = ((offset + end) / CLUSTER + 1) * CLUSTER - offset;
+            }
+            let run = window(into, done as usize, (end.min(len) - done) as usize);
+            if place {
+                read_slices(&self.top, offset + done, &run)?;
+            } else {
+                self.base.read_at(offset + done, &run)?;
+            }
+            done = end;
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, from: &[VolatileSlice<'_>]) -> io::Result<()> {
+        let len = total_len(from);
+        check_range(self.size(), offset, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let mut moved = self.moved.lock();
+        self.prepare(&moved, offset, len)?;
+        write_slices(&self.top, offset, from)?;
+        mark_moved(&mut moved, offset, len);
+        Ok(())
+    }
+
+    /// Nothing to do: the layer does not outlive the process.
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Gives back the clusters that lie wholly in the range and in the layer; the base is never touched.
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        check_range(self.size(), offset, len)?;
+        let moved = self.moved.lock();
+        for cluster in offset.div_ceil(CLUSTER)..(offset + len) / CLUSTER {
+            if is_moved(&moved, cluster) {
+                // A host that cannot make holes keeps the bytes, which a discard allows.
+                let _ = punch_hole(&self.top, cluster * CLUSTER, CLUSTER);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, _unmap: bool) -> io::Result<()> {
+        check_range(self.size(), offset, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let mut moved = self.moved.lock();
+        self.prepare(&moved, offset, len)?;
+        zero(&self.top, offset, len, true)?;
+        mark_moved(&mut moved, offset, len);
+        Ok(())
+    }
+}
+
+/// A file without a name in `directory`.
+fn anonymous_file(directory: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).mode(0o600);
+    match options.clone().custom_flags(libc::O_TMPFILE).open(directory) {
+        Ok(file) => Ok(file),
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) =>
+        {
+            let path = directory.join(format!("hartvm-snapshot-{}", std::process::id()));
+            // `create_new` never follows or reuses what another user put there.
+            let file = options.create_new(true).open(&path)?;
+            std::fs::remove_file(&path)?;
+            Ok(file)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::raw::tests::image;
+    use crate::disk::{DiskOptions, open};
+
+    #[test]
+    fn the_overlay_behaves_like_a_disk_and_the_base_stays() {
+        const SIZE: usize = 5 * 65536 + 1024;
+        let path = image("overlay", SIZE);
+        let before = std::fs::read(&path).unwrap();
+        let mut model = before.clone();
+        let disk = open(&DiskOptions { snapshot: true, ..DiskOptions::new(&path) }).unwrap();
+        assert!(!disk.read_only());
+        let mut seed = 0x1234_5678_u64;
+        for round in 0..400_u32 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let start = (seed >> 33) as usize % (SIZE / 512);
+            let count = 1 + (seed >> 20) as usize % (SIZE / 512 - start);
+            let (from, to) = (start * 512, (start + count) * 512);
+            match round % 4 {
+                0 => {
+                    let mut data = vec![round as u8; to - from];
+                    model[from..to].copy_from_slice(&data);
+                    disk.write_at(from as u64, &[VolatileSlice::from(&mut data[..])]).unwrap();
+                }
+                1 => {
+                    let to = to.min(from + 1024);
+                    disk.write_zeroes(from as u64, (to - from) as u64, false).unwrap();
+                    model[from..to].fill(0);
+                }
+                _ => {
+                    let mut data = vec![0; to - from];
+                    disk.read_at(from as u64, &[VolatileSlice::from(&mut data[..])]).unwrap();
+                    assert!(data == model[from..to], "round {round}");
+                }
+            }
+        }
+        disk.discard(0, SIZE as u64).unwrap();
+        disk.flush().unwrap();
+        assert!(std::fs::read(&path).unwrap() == before);
+        let sharer = open(&DiskOptions { read_only: true, ..DiskOptions::new(&path) });
+        assert!(sharer.is_ok_and(|sharer| sharer.read_only()), "a snapshot shares its base with readers");
+        std::fs::remove_file(path).unwrap();
+    }
+}

@@ -1,0 +1,366 @@
+//! A whole machine: harts, the board's devices, and what runs first on it.
+//!
+//! [`Machine::build`] reads top to bottom as what exists at power-on. [`board`] is the memory map, [`devices`] are the
+//! chips on it, [`hart`] is what executes instructions, [`system`] is what all of them share.
+
+pub mod board;
+mod boot;
+pub mod bus;
+pub mod clock;
+pub mod console;
+pub mod cpu_model;
+pub mod devices;
+pub mod disk;
+pub mod fdt;
+pub mod hart;
+pub mod irq;
+pub mod system;
+pub mod timer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use devicetree::Node;
+use frontend::Decoder;
+use softmmu::GuestMemory;
+
+use board::{Kind, place};
+use boot::Boot;
+use bus::{Bus, MmioDevice, Phandles, Placement};
+use clock::Clock;
+use console::{Receiver, Room, Sink};
+use cpu_model::CpuModel;
+use devices::clint::Clint;
+use devices::plic::Plic;
+use devices::rtc_goldfish::RtcGoldfish;
+use devices::sifive_test::{PowerEvent, SifiveTest};
+use devices::uart16550::Uart16550;
+use devices::virtio::block::Block;
+use devices::virtio::console::Console;
+use devices::virtio::mmio::{Version, VirtioMmio};
+use devices::virtio::rng::Rng;
+use disk::DiskOptions;
+use hart::Hart;
+use hart::shared::HartShared;
+use irq::IrqLine;
+use system::{Parts, Power, RunState, System};
+use timer::Timers;
+
+/// Harts that one machine can have; distribution kernels and U-Boot stop at the same number.
+pub const MAX_HARTS: usize = 32;
+
+/// Characters of the virtio console when there is no terminal to ask.
+const CONSOLE_SIZE: (u16, u16) = (80, 24);
+
+/// What runs in machine mode before the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Firmware {
+    /// The built-in SBI: the kernel starts in supervisor mode.
+    #[default]
+    Sbi,
+    /// Nothing: the kernel starts in machine mode.
+    None,
+    /// This file, at the start of RAM.
+    File(PathBuf),
+}
+
+/// Everything that decides what a machine is. Plain data.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// Number of harts, 1 to [`MAX_HARTS`].
+    pub harts: usize,
+    /// What each hart can do.
+    pub cpu: CpuModel,
+    /// What runs first.
+    pub firmware: Firmware,
+    /// What runs after it.
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line.
+    pub append: String,
+    /// Device tree blob in place of the machine's own.
+    pub dtb: Option<PathBuf>,
+    /// Disks; the first becomes `vda`.
+    pub disks: Vec<DiskOptions>,
+    /// Whether there is a virtio console besides the UART.
+    pub virtio_console: bool,
+    /// Whether virtio devices have the legacy register interface.
+    pub virtio_legacy: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            memory: 1 << 30,
+            harts: 1,
+            cpu: CpuModel::default(),
+            firmware: Firmware::default(),
+            kernel: None,
+            initrd: None,
+            append: String::new(),
+            dtb: None,
+            disks: Vec::new(),
+            virtio_console: false,
+            virtio_legacy: false,
+        }
+    }
+}
+
+/// Why a machine cannot be built or started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// RAM.
+    #[error(transparent)]
+    Memory(#[from] softmmu::MemoryError),
+    /// A disk.
+    #[error(transparent)]
+    Disk(#[from] disk::OpenDiskError),
+    /// Kernel, firmware, initrd or device tree.
+    #[error(transparent)]
+    Boot(#[from] boot::BootError),
+    /// Too few or too many harts.
+    #[error("{0} harts are not possible; want 1 to {MAX_HARTS}")]
+    Harts(usize),
+    /// More devices than slots.
+    #[error("{0} virtio devices are too many: the board has {slots} slots", slots = board::VIRTIO_SLOTS)]
+    Slots(usize),
+    /// The host has no threads or no random numbers left.
+    #[error("the host could not {0}")]
+    Host(&'static str, #[source] std::io::Error),
+    /// The memory map contradicts itself.
+    #[error(transparent)]
+    Map(#[from] bus::Overlap),
+}
+
+/// A machine that has been put together but runs nothing yet.
+pub struct Machine {
+    config: Config,
+    system: Arc<System>,
+    tree: Node,
+    boot: Boot,
+    uart: Arc<Uart16550>,
+    console: Option<Arc<Console>>,
+    room: Room,
+}
+
+impl Machine {
+    /// Builds the machine. Its consoles print to `sink`.
+    ///
+    /// # Errors
+    /// When the configuration asks for what is not there or not possible.
+    pub fn build(config: Config, sink: Sink) -> Result<Self, Error> {
+        if !(1..=MAX_HARTS).contains(&config.harts) {
+            return Err(Error::Harts(config.harts));
+        }
+
+        // Memory, and what is loaded into it.
+        let mut memory = GuestMemory::new(board::RAM_BASE, config.memory)?;
+        let mut boot = Boot::load(&config, &memory)?;
+        memory.add_rom(board::RESET_ROM_BASE, boot.reset_rom())?;
+
+        // Time and interrupts.
+        let host = |what| move |error| Error::Host(what, error);
+        let harts: Vec<Arc<HartShared>> = (0..config.harts).map(|_| Arc::default()).collect();
+        let clock = Arc::new(Clock::new());
+        let timers =
+            Arc::new(Timers::new(Arc::clone(&clock), &harts).map_err(host("start the timer thread"))?);
+        let clint = Arc::new(Clint::new(Arc::clone(&clock), Arc::clone(&timers), &harts));
+        let plic = Arc::new(Plic::new(&harts));
+        let phandles = Phandles::new(config.harts);
+        let mut devices = Board { plic: Arc::clone(&plic), phandles: phandles.clone(), devices: Vec::new() };
+        devices.add(Kind::Clint, 0, |_| clint.clone());
+        devices.add(Kind::Plic, 0, |_| plic);
+
+        // Chips.
+        let room = Room::default();
+        let power = Arc::new(Power::default());
+        let uart =
+            devices.add(Kind::Uart0, 0, |line| Arc::new(Uart16550::new(line, sink.clone(), room.clone())));
+        devices.add(Kind::Rtc, 0, |line| RtcGoldfish::new(line, &timers));
+        let switch = Arc::clone(&power);
+        devices.add(Kind::Test, 0, |_| Arc::new(SifiveTest::new(move |event| switch.request(event))));
+
+        // virtio: the n-th device takes the n-th slot from the top, and is found n-th.
+        let version = if config.virtio_legacy { Version::Legacy } else { Version::Modern };
+        let mut console = None;
+        let mut virtio: Vec<Arc<dyn devices::virtio::VirtioDevice>> = Vec::new();
+        for (index, options) in config.disks.iter().enumerate() {
+            virtio.push(Arc::new(Block::new(disk::open(options)?, &format!("hartvm-disk{index}"))));
+        }
+        virtio.push(Arc::new(Rng::new().map_err(host("give random numbers"))?));
+        if config.virtio_console {
+            let (cols, rows) = CONSOLE_SIZE;
+            let device = Arc::new(Console::new(sink.clone(), room.clone(), cols, rows));
+            console = Some(Arc::clone(&device));
+            virtio.push(device);
+        }
+        if virtio.len() > board::VIRTIO_SLOTS as usize {
+            return Err(Error::Slots(virtio.len()));
+        }
+        let mut virtio = virtio.into_iter();
+        for slot in (0..board::VIRTIO_SLOTS).rev() {
+            let ram = memory.vm().clone();
+            devices.add(Kind::Virtio, slot, |line| {
+                Arc::new(match virtio.next() {
+                    Some(device) => VirtioMmio::new(version, device, ram, line),
+                    None => VirtioMmio::empty(version),
+                })
+            });
+        }
+
+        // The bus, and the tree that describes it.
+        let bus = Arc::new(Bus::new(devices.devices)?);
+        let tree = fdt::build(
+            &fdt::Config {
+                harts: config.harts,
+                cpu: &config.cpu,
+                memory: config.memory,
+                bootargs: (!config.append.is_empty()).then_some(config.append.as_str()),
+                initrd: boot.initrd(),
+                rng_seed: fdt::host_rng_seed().map_err(host("give random numbers"))?,
+            },
+            &bus,
+            &phandles,
+        );
+        boot.set_device_tree(&tree)?;
+
+        let sbi = boot.has_sbi();
+        let parts =
+            Parts { memory, bus, clint, clock, timers, harts, power, console: sink, uart: uart.clone(), sbi };
+        let system = Arc::new(System::new(parts));
+        Ok(Self { config, system, tree, boot, uart, console, room })
+    }
+
+    /// The device tree that describes the machine.
+    pub fn device_tree(&self) -> &Node {
+        &self.tree
+    }
+
+    /// The device tree as the guest gets it.
+    pub fn device_tree_blob(&self) -> &[u8] {
+        self.boot.device_tree_blob()
+    }
+
+    /// RAM and ROM.
+    pub fn memory(&self) -> &GuestMemory {
+        &self.system.memory
+    }
+
+    /// The power switch, also for the host's side.
+    pub fn power(&self) -> &Arc<Power> {
+        &self.system.power
+    }
+
+    /// What takes console input: the UART, then the virtio console if there is one. All of them notify [`Self::room`].
+    pub fn receivers(&self) -> Vec<Arc<dyn Receiver>> {
+        let mut receivers: Vec<Arc<dyn Receiver>> = vec![self.uart.clone()];
+        receivers.extend(self.console.iter().map(|console| console.clone() as Arc<dyn Receiver>));
+        receivers
+    }
+
+    /// Says when a console can take input again.
+    pub fn room(&self) -> Room {
+        self.room.clone()
+    }
+
+    /// Hart `id` as after power-on, in M-mode at address 0, for a debugger or a test that runs it with
+    /// [`Hart::run_until`]; `None` if there is none. Not while the machine is on.
+    pub fn hart(&self, id: usize) -> Option<Hart> {
+        self.system.state_of(id)?;
+        self.system.set_state(id, RunState::Running);
+        Some(Hart::new(id, &self.config.cpu, &self.system))
+    }
+
+    /// What other threads and devices touch of hart `id`; `None` if there is none.
+    pub fn hart_shared(&self, id: usize) -> Option<&Arc<HartShared>> {
+        self.system.harts.get(id)
+    }
+
+    /// Turns the machine on. It runs until the result is dropped or told to stop.
+    ///
+    /// # Errors
+    /// When the images do not fit, or the host has no threads left.
+    pub fn start(&self) -> Result<Running<'_>, Error> {
+        self.system.reset();
+        self.boot.write_images(&self.system.memory)?;
+        let mut running = Running { machine: self, threads: Vec::new() };
+        for id in 0..self.config.harts {
+            let hart = Hart::new(id, &self.config.cpu, &self.system);
+            let decoder = Decoder::new(&self.config.cpu.isa());
+            let thread =
+                std::thread::Builder::new().name(format!("hart{id}")).spawn(move || hart.run(decoder));
+            running.threads.push(thread.map_err(|error| Error::Host("start a thread for a hart", error))?);
+        }
+        for (id, entry) in self.boot.entries(self.config.harts) {
+            self.system.start_hart(id, entry);
+        }
+        Ok(running)
+    }
+
+    /// Runs the machine, through resets if `reboot`, and returns the exit code that the guest chose.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn run(&self, reboot: bool) -> Result<u16, Error> {
+        loop {
+            let running = self.start()?;
+            let event = self.system.power.wait();
+            drop(running);
+            match event {
+                PowerEvent::Off { code } => return Ok(code),
+                PowerEvent::Reset if reboot => {}
+                PowerEvent::Reset => return Ok(0),
+            }
+        }
+    }
+}
+
+/// A machine whose harts run. Dropping it stops them.
+pub struct Running<'a> {
+    machine: &'a Machine,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Running<'_> {
+    /// The power switch.
+    pub fn power(&self) -> &Power {
+        &self.machine.system.power
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.machine.system.stop();
+        for thread in self.threads.drain(..) {
+            // A panic on a hart's thread has printed itself; there is nothing to add.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Collects devices with their places.
+struct Board {
+    plic: Arc<Plic>,
+    phandles: Phandles,
+    devices: Vec<(Placement, Arc<dyn MmioDevice>)>,
+}
+
+impl Board {
+    /// Puts the device that `make` builds, given its interrupt wire, at the `index`-th place of its kind.
+    fn add<D: MmioDevice + 'static>(
+        &mut self,
+        kind: Kind,
+        index: u32,
+        make: impl FnOnce(IrqLine) -> Arc<D>,
+    ) -> Arc<D> {
+        let place = place(kind, index, &self.phandles);
+        // Source 0 of a PLIC does not exist, so a wire to it does nothing.
+        let device = make(IrqLine::new(self.plic.clone(), place.irq.unwrap_or(0)));
+        self.devices.push((place, device.clone()));
+        device
+    }
+}

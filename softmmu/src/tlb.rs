@@ -1,0 +1,472 @@
+//! The first-level TLB: what an inline probe, of the interpreter or of generated code, looks at.
+//!
+//! A [`Context`] holds the answers for one way of translating (see [`crate::contexts`]): a table of pages that can be read,
+//! one of pages that can be written, and one from program counters to whatever an engine keeps for them. A hit says all
+//! there is to say: translation, permissions, A and D bits, PMP, and that the page is RAM (or ROM, to read).
+//!
+//! The probe is `va - tag <= 4096 - size`, unsigned. It fails for accesses that cross the page edge, and holds at any
+//! alignment otherwise. There is no valid bit: an empty slot has the tag of a page that belongs into another slot, which no
+//! address that selects this slot can match.
+//!
+//! Invariants:
+//! 1. A slot of `read` or `write` is empty, or its tag is a page that selects it and `tag + addend` is the host address of
+//!    a page of `memory`; of RAM for `write`.
+//! 2. Every non-empty slot filled for one address space only is in `log`, or `log` has overflowed.
+//! 3. A slot filled from a superpage has its region in `mega` or `giga`, or `vast` is set; so has an executable entry.
+//! 4. An executable entry has its page in `exec_pages`.
+
+#![allow(
+    unsafe_code,
+    reason = "dereferences addends; allocates the tables zeroed, they are too large for the stack"
+)]
+
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+use std::mem::offset_of;
+
+use crate::PAGE_SIZE;
+use crate::ram::{GuestMemory, HostRef};
+
+/// log2 of the slots of the read and of the write table.
+pub const TLB_BITS: u32 = 10;
+/// Slots of the read and of the write table. A page selects slot `va >> 12 & (TLB_SLOTS - 1)`.
+pub const TLB_SLOTS: usize = 1 << TLB_BITS;
+/// log2 of the slots of the executable-code cache.
+pub const EXEC_BITS: u32 = 12;
+/// Slots of the executable-code cache. A program counter selects slot `pc >> 1 & (EXEC_SLOTS - 1)`.
+pub const EXEC_SLOTS: usize = 1 << EXEC_BITS;
+
+/// A slot of the read or write table.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Virtual address of the page.
+    pub tag: u64,
+    /// What to add to a virtual address in the page to get the host address.
+    pub addend: u64,
+}
+
+/// A slot of the executable-code cache.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug)]
+pub struct ExecEntry {
+    /// Program counter.
+    pub va: u64,
+    /// What the engine entered for it.
+    pub payload: u64,
+}
+
+/// How much one leaf of a page table maps, and for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reach {
+    /// As [`crate::walk::Leaf::level`].
+    pub(crate) level: u32,
+    /// Maps it in every address space; else in the present one.
+    pub(crate) global: bool,
+}
+
+/// The tables for one way of translating. Generated code reads them at the `*_OFFSET`s; nobody else writes them.
+#[repr(C, align(64))]
+pub struct Context {
+    read: [Entry; TLB_SLOTS],
+    write: [Entry; TLB_SLOTS],
+    exec: [ExecEntry; EXEC_SLOTS],
+    exec_pages: Filter<64>,
+    mega: Filter<64>,
+    giga: Filter<16>,
+    /// Some entry is part of a page larger than 1 GiB.
+    vast: bool,
+    /// Some executable entry is for one address space only.
+    exec_local: bool,
+    /// The executable table is not empty.
+    exec_used: bool,
+    /// The read or the write table is not empty.
+    data_used: bool,
+    log: Log,
+    memory: GuestMemory,
+}
+
+impl Context {
+    /// Offset of the read table in a context.
+    pub const READ_OFFSET: usize = offset_of!(Context, read);
+    /// Offset of the write table in a context.
+    pub const WRITE_OFFSET: usize = offset_of!(Context, write);
+    /// Offset of the executable-code cache in a context.
+    pub const EXEC_OFFSET: usize = offset_of!(Context, exec);
+
+    pub(crate) fn new(memory: GuestMemory) -> Box<Self> {
+        let layout = Layout::new::<Self>();
+        // SAFETY: the layout is not empty.
+        let context = unsafe { alloc_zeroed(layout) }.cast::<Self>();
+        if context.is_null() {
+            handle_alloc_error(layout);
+        }
+        // SAFETY: fresh, zeroed memory of that layout. Zero is a value of every field but `memory`, which is written before
+        // the box exists.
+        let mut context = unsafe {
+            (&raw mut (*context).memory).write(memory);
+            Box::from_raw(context)
+        };
+        context.empty_data();
+        context.empty_exec();
+        context
+    }
+
+    /// The `T` at `va`, if it can be read and the table knows.
+    #[inline]
+    pub(crate) fn readable<T>(&self, va: u64) -> Option<HostRef<'_, T>> {
+        let entry = &self.read[data_slot(va)];
+        // SAFETY: by invariant 1 and the probe, the bytes are part of a page of `self.memory`.
+        hits::<T>(entry, va).then(|| unsafe { HostRef::new(va.wrapping_add(entry.addend) as usize) })
+    }
+
+    /// The `T` at `va`, if it can be written and the table knows.
+    #[inline]
+    pub(crate) fn writable<T>(&self, va: u64) -> Option<HostRef<'_, T>> {
+        let entry = &self.write[data_slot(va)];
+        // SAFETY: as in `readable`.
+        hits::<T>(entry, va).then(|| unsafe { HostRef::new(va.wrapping_add(entry.addend) as usize) })
+    }
+
+    /// Notes that the page of `va` is at `pa` and may be read, and written too if `write`, all of it. Says whether it
+    /// could: only RAM can be entered, and ROM to be read.
+    pub(crate) fn fill(&mut self, va: u64, pa: u64, write: bool, reach: Reach) -> bool {
+        let Some(page) = self.memory.page(pa).filter(|page| page.writable || !write) else { return false };
+        let tag = va & !(PAGE_SIZE - 1);
+        let entry = Entry { tag, addend: (page.address as u64).wrapping_sub(tag) };
+        let slot = data_slot(va);
+        self.read[slot] = entry;
+        if write {
+            self.write[slot] = entry;
+        } else if self.write[slot].tag == tag && self.write[slot].addend != entry.addend {
+            // The page moved without a flush. Loads see the new place from now on, so stores must not see the old one.
+            self.write[slot] = empty_entry(slot);
+        }
+        self.data_used = true;
+        self.note_region(va, reach.level);
+        if !reach.global {
+            self.log.push(slot);
+        }
+        true
+    }
+
+    /// What was entered for `va`.
+    #[inline]
+    pub(crate) fn exec(&self, va: u64) -> Option<u64> {
+        let entry = &self.exec[exec_slot(va)];
+        (entry.va == va).then_some(entry.payload)
+    }
+
+    /// Enters a payload for `va`, in a page that can be executed.
+    pub(crate) fn insert_exec(&mut self, va: u64, payload: u64, reach: Reach) {
+        self.exec[exec_slot(va)] = ExecEntry { va, payload };
+        self.exec_pages.insert(va >> 12);
+        self.note_region(va, reach.level);
+        self.exec_local |= !reach.global;
+        self.exec_used = true;
+    }
+
+    fn note_region(&mut self, va: u64, level: u32) {
+        match level {
+            0 => {}
+            1 => self.mega.insert(va >> 21),
+            2 => self.giga.insert(va >> 30),
+            _ => self.vast = true,
+        }
+    }
+
+    /// Forgets all that comes from a leaf that maps `va`.
+    pub(crate) fn flush_page(&mut self, va: u64) {
+        let tag = va & !(PAGE_SIZE - 1);
+        let slot = data_slot(va);
+        if self.read[slot].tag == tag {
+            self.read[slot] = empty_entry(slot);
+        }
+        if self.write[slot].tag == tag {
+            self.write[slot] = empty_entry(slot);
+        }
+        if self.exec_used && self.exec_pages.may_contain(va >> 12) {
+            self.flush_exec_region(va, 12);
+        }
+        if self.vast {
+            self.clear();
+        }
+        if self.mega.may_contain(va >> 21) {
+            self.flush_region(va, 21);
+        }
+        if self.giga.may_contain(va >> 30) {
+            self.flush_region(va, 30);
+        }
+    }
+
+    /// Forgets the region of 2^`bits` bytes around `va`.
+    fn flush_region(&mut self, va: u64, bits: u32) {
+        for table in [&mut self.read, &mut self.write] {
+            // Pages of the region are a run of slots, or all of them.
+            let run = (1 << (bits - 12)).min(TLB_SLOTS);
+            let first = data_slot(va) & !(run - 1);
+            for (slot, entry) in table.iter_mut().enumerate().skip(first).take(run) {
+                if entry.tag >> bits == va >> bits {
+                    *entry = empty_entry(slot);
+                }
+            }
+        }
+        if self.exec_used {
+            self.flush_exec_region(va, bits);
+        }
+    }
+
+    fn flush_exec_region(&mut self, va: u64, bits: u32) {
+        // Program counters of a page are a run of slots.
+        let run = (1 << (bits - 1)).min(EXEC_SLOTS);
+        let first = exec_slot(va) & !(run - 1);
+        for (slot, entry) in self.exec.iter_mut().enumerate().skip(first).take(run) {
+            if entry.va >> bits == va >> bits {
+                *entry = empty_exec(slot);
+            }
+        }
+    }
+
+    /// Forgets what holds in one address space only.
+    pub(crate) fn clear_local(&mut self) {
+        match self.log.take() {
+            Some(slots) => {
+                for &slot in slots {
+                    let slot = usize::from(slot);
+                    self.read[slot] = empty_entry(slot);
+                    self.write[slot] = empty_entry(slot);
+                }
+            }
+            None => self.empty_data(),
+        }
+        if self.exec_local {
+            self.empty_exec();
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        if self.data_used {
+            self.empty_data();
+        }
+        if self.exec_used {
+            self.empty_exec();
+        }
+        self.mega = Filter::default();
+        self.giga = Filter::default();
+        self.vast = false;
+    }
+
+    /// Forgets all executable entries.
+    pub(crate) fn clear_exec(&mut self) {
+        if self.exec_used {
+            self.empty_exec();
+        }
+    }
+
+    fn empty_data(&mut self) {
+        for table in [&mut self.read, &mut self.write] {
+            // Almost every slot is empty when zero, which is the fastest to write.
+            table.fill(Entry { tag: 0, addend: 0 });
+            table[0] = empty_entry(0);
+        }
+        self.log.take();
+        self.data_used = false;
+    }
+
+    fn empty_exec(&mut self) {
+        self.exec.fill(ExecEntry { va: 0, payload: 0 });
+        self.exec[0] = empty_exec(0);
+        self.exec_pages = Filter::default();
+        self.exec_local = false;
+        self.exec_used = false;
+    }
+}
+
+#[inline]
+fn hits<T>(entry: &Entry, va: u64) -> bool {
+    va.wrapping_sub(entry.tag) <= PAGE_SIZE - size_of::<T>() as u64
+}
+
+#[inline]
+fn data_slot(va: u64) -> usize {
+    (va >> 12) as usize & (TLB_SLOTS - 1)
+}
+
+#[inline]
+fn exec_slot(va: u64) -> usize {
+    (va >> 1) as usize & (EXEC_SLOTS - 1)
+}
+
+/// Page 0 selects slot 0, page 1 slot 1.
+fn empty_entry(slot: usize) -> Entry {
+    Entry { tag: if slot == 0 { PAGE_SIZE } else { 0 }, addend: 0 }
+}
+
+fn empty_exec(slot: usize) -> ExecEntry {
+    ExecEntry { va: if slot == 0 { 2 } else { 0 }, payload: 0 }
+}
+
+/// A set of numbers that may claim to contain what it does not.
+#[derive(Clone, Copy)]
+struct Filter<const WORDS: usize>([u64; WORDS]);
+
+impl<const WORDS: usize> Default for Filter<WORDS> {
+    fn default() -> Self {
+        Self([0; WORDS])
+    }
+}
+
+impl<const WORDS: usize> Filter<WORDS> {
+    fn place(number: u64) -> (usize, u64) {
+        let hash = (number ^ number >> 11) as usize % (WORDS * 64);
+        (hash / 64, 1 << (hash % 64))
+    }
+
+    fn insert(&mut self, number: u64) {
+        let (word, bit) = Self::place(number);
+        self.0[word] |= bit;
+    }
+
+    fn may_contain(&self, number: u64) -> bool {
+        let (word, bit) = Self::place(number);
+        self.0[word] & bit != 0
+    }
+}
+
+const LOG_SIZE: usize = 512;
+
+/// Slots filled for one address space only.
+struct Log {
+    slots: [u16; LOG_SIZE],
+    /// More than `LOG_SIZE` if there were too many to keep.
+    length: usize,
+}
+
+impl Log {
+    fn push(&mut self, slot: usize) {
+        match self.slots.get_mut(self.length) {
+            Some(place) => {
+                *place = slot as u16;
+                self.length += 1;
+            }
+            None => self.length = LOG_SIZE + 1,
+        }
+    }
+
+    /// Empties the log; `None` if it has overflowed.
+    fn take(&mut self) -> Option<&[u16]> {
+        let length = std::mem::take(&mut self.length);
+        self.slots.get(..length)
+    }
+}
+
+const _: () = assert!(size_of::<Entry>() == 16 && size_of::<ExecEntry>() == 16 && TLB_BITS <= 16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: u64 = 0x8000_0000;
+    const LOCAL: Reach = Reach { level: 0, global: false };
+    const GLOBAL: Reach = Reach { level: 0, global: true };
+
+    fn context() -> Box<Context> {
+        Context::new(GuestMemory::new(BASE, 64 << 20).unwrap())
+    }
+
+    fn reads(context: &Context, va: u64) -> bool {
+        context.readable::<u8>(va).is_some()
+    }
+
+    #[test]
+    fn an_empty_context_hits_nowhere() {
+        let context = context();
+        for page in 0..2 * TLB_SLOTS as u64 {
+            for va in [page << 12, (page << 12) + 4095, (page << 12).wrapping_neg()] {
+                assert!(!reads(&context, va) && context.writable::<u8>(va).is_none());
+                assert_eq!(context.exec(va & !1), None);
+            }
+        }
+    }
+
+    #[test]
+    fn hits_end_where_an_access_would_cross_the_page() {
+        let mut context = context();
+        context.fill(0x5000, BASE, false, LOCAL);
+        assert!(context.readable::<u64>(0x5ff8).is_some());
+        assert!(context.readable::<u64>(0x5ff9).is_none());
+        assert!(context.readable::<u16>(0x4fff).is_none());
+        assert!(context.readable::<u8>(0x5000 + ((TLB_SLOTS as u64) << 12)).is_none());
+        assert!(context.writable::<u8>(0x5000).is_none());
+    }
+
+    #[test]
+    fn a_read_fill_drops_a_stale_write_entry() {
+        let mut context = context();
+        context.fill(0x5000, BASE, true, LOCAL);
+        context.fill(0x5000, BASE + 0x1000, false, LOCAL);
+        assert!(reads(&context, 0x5000) && context.writable::<u8>(0x5000).is_none());
+    }
+
+    #[test]
+    fn only_local_entries_go_with_their_space() {
+        let mut context = context();
+        context.fill(0x5000, BASE, true, LOCAL);
+        context.fill(0x6000, BASE, true, GLOBAL);
+        context.insert_exec(0x6000, 1, GLOBAL);
+        context.clear_local();
+        assert!(!reads(&context, 0x5000) && reads(&context, 0x6000));
+        assert_eq!(context.exec(0x6000), Some(1));
+        context.insert_exec(0x5000, 1, LOCAL);
+        context.clear_local();
+        assert_eq!(context.exec(0x5000), None);
+    }
+
+    #[test]
+    fn a_log_that_overflows_forgets_all() {
+        let mut context = context();
+        for page in 0..LOG_SIZE as u64 + 1 {
+            context.fill(page << 12, BASE, false, LOCAL);
+        }
+        context.clear_local();
+        assert!((0..TLB_SLOTS as u64).all(|page| !reads(&context, page << 12)));
+        context.fill(0x5000, BASE, false, GLOBAL);
+        context.clear_local();
+        assert!(reads(&context, 0x5000));
+    }
+
+    #[test]
+    fn a_page_flush_takes_the_whole_superpage_and_nothing_else() {
+        for (level, bits) in [(1, 21), (2, 30)] {
+            let mut context = context();
+            let inside = [5 << bits, (5 << bits) + 0x3000, (6 << bits) - 0x1000];
+            let outside = [(5 << bits) - 0x2000, (6 << bits) + 0x5000];
+            for va in inside {
+                context.fill(va, BASE, true, Reach { level, global: true });
+                context.insert_exec(va + 0x10, 1, Reach { level, global: true });
+            }
+            for va in outside {
+                context.fill(va, BASE, true, GLOBAL);
+                context.insert_exec(va + 0x20, 2, GLOBAL);
+            }
+            context.flush_page((5 << bits) + 0x7000);
+            for va in inside {
+                assert!(!reads(&context, va) && context.writable::<u8>(va).is_none());
+                assert_eq!(context.exec(va + 0x10), None);
+            }
+            for va in outside {
+                assert!(reads(&context, va) && context.writable::<u8>(va).is_some());
+                assert_eq!(context.exec(va + 0x20), Some(2));
+            }
+        }
+    }
+
+    #[test]
+    fn flushing_a_page_drops_its_code_only() {
+        let mut context = context();
+        context.insert_exec(0x5ffe, 1, LOCAL);
+        context.insert_exec(0x6ffe, 2, LOCAL);
+        context.flush_page(0x5000);
+        assert_eq!((context.exec(0x5ffe), context.exec(0x6ffe)), (None, Some(2)));
+    }
+}

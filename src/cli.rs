@@ -1,0 +1,241 @@
+//! The command line: flags, their defaults and their help. Nothing is done here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const ABOUT: &str = "\
+A full-system RISC-V emulator: boots unmodified Linux distributions for RISC-V on this machine.";
+
+const EXAMPLES: &str = "\
+Examples:
+  Debian's installer on this terminal (Ctrl-A X quits):
+    hartvm run --kernel linux --initrd initrd.gz --append console=ttyS0
+
+  A distribution's disk through OpenSBI, U-Boot and GRUB, on four harts, changes thrown away:
+    hartvm run --firmware fw_dynamic.bin --kernel u-boot.bin --disk disk.raw,snapshot --cpus 4 --memory 4G
+
+  A bare-metal program in machine mode:
+    hartvm run --firmware none --kernel program.elf
+
+  The instruction tests of a directory, in parallel:
+    hartvm test isa/
+
+  What the first instructions of a program are:
+    hartvm disasm program.elf";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "hartvm", version, about = ABOUT, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Boot a guest with its console on this terminal
+    #[command(after_help = KEYS)]
+    Run(Box<RunArgs>),
+    /// Run self-checking programs that report through `tohost`, and print a table
+    #[command(after_help = "Example:\n  hartvm test --timeout 20 rv64ui-p-add rv64ud/")]
+    Test(TestArgs),
+    /// Print the instructions of an ELF file's executable sections
+    #[command(after_help = "Example:\n  hartvm disasm program.elf | less")]
+    Disasm(DisasmArgs),
+}
+
+const KEYS: &str = "\
+Keys on the console:
+  Ctrl-A X    quit hartvm          Ctrl-A H    show this list
+  Ctrl-A A    send Ctrl-A          Ctrl-A T    type to the other console (--virtio-console)
+  Ctrl-C      goes to the guest
+
+Exit status:
+  0 or what the guest chose (test finisher); 1 if hartvm failed; 2 for a wrong command line;
+  128 + n after signal n
+
+Examples:
+  hartvm run --kernel linux --initrd initrd.gz --append 'console=ttyS0 DEBIAN_FRONTEND=text'
+  hartvm run --kernel vmlinux --disk disk.raw --append 'root=/dev/vda1 console=ttyS0' --cpus 4
+  hartvm run --firmware fw_dynamic.bin --kernel u-boot.bin --disk disk.raw,snapshot
+  hartvm run --kernel linux --cpu max,sv39 --memory 512M --dump-dts";
+
+/// Flags of `hartvm run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Kernel or program to start: ELF, Linux Image (also with EFI stub), a raw binary, or gzip of these
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+
+    /// Initial ramdisk for the kernel
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub(crate) initrd: Option<PathBuf>,
+
+    /// Kernel command line
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) append: String,
+
+    /// Machine-mode firmware: `sbi` (built in), `none` (the kernel starts in machine mode), or a file such as OpenSBI
+    #[arg(long, value_name = "sbi|none|FILE", default_value = "sbi")]
+    pub(crate) firmware: String,
+
+    /// Device tree blob to use instead of the machine's own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dtb: Option<PathBuf>,
+
+    /// Guest memory, 64M or more (suffixes K, M, G, T; a plain number is in MiB)
+    #[arg(long, short = 'm', value_name = "SIZE", default_value = "1G", value_parser = memory_size)]
+    pub(crate) memory: u64,
+
+    /// Number of harts, 1 to 32
+    #[arg(long, short = 'c', value_name = "N", default_value_t = 1, value_parser = number_of_harts)]
+    pub(crate) cpus: u8,
+
+    /// CPU model with optional features, e.g. `rva22s64` or `max,sv39,svadu=off`; `help` lists them
+    #[arg(long, value_name = "MODEL", default_value = "rv64")]
+    pub(crate) cpu: String,
+
+    /// Attach a raw disk image or block device (may be repeated; the first becomes /dev/vda). `readonly` refuses the
+    /// guest's writes; `snapshot` takes them but forgets them at exit, and leaves FILE as it is
+    #[arg(long, value_name = "FILE[,readonly][,snapshot]")]
+    pub(crate) disk: Vec<String>,
+
+    /// Add a virtio console (hvc0) that shares this terminal; Ctrl-A T switches input between it and the UART
+    #[arg(long)]
+    pub(crate) virtio_console: bool,
+
+    /// Present the virtio devices with the legacy (version 1) interface
+    #[arg(long)]
+    pub(crate) virtio_legacy: bool,
+
+    /// How guest code is executed
+    #[arg(long, value_enum, default_value_t = Engine::Interp)]
+    pub(crate) engine: Engine,
+
+    /// Exit instead of rebooting when the guest asks for a reset
+    #[arg(long)]
+    pub(crate) no_reboot: bool,
+
+    /// Write the machine's device tree blob to FILE and exit
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dump_dtb: Option<PathBuf>,
+
+    /// Print the machine's device tree as source text and exit
+    #[arg(long)]
+    pub(crate) dump_dts: bool,
+}
+
+/// The engines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Engine {
+    /// Execute decoded blocks one operation at a time; works on every host
+    Interp,
+}
+
+/// Flags of `hartvm test`.
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Test programs (ELF), or directories of them
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// Seconds that one program may run
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
+
+    /// Programs at the same time; the host's cores by default
+    #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) jobs: Option<u16>,
+
+    /// CPU model the programs run on
+    #[arg(long, value_name = "MODEL", default_value = "max")]
+    pub(crate) cpu: String,
+
+    /// How guest code is executed
+    #[arg(long, value_enum, default_value_t = Engine::Interp)]
+    pub(crate) engine: Engine,
+}
+
+/// Flags of `hartvm disasm`.
+#[derive(Debug, Args)]
+pub(crate) struct DisasmArgs {
+    /// ELF file for 64-bit RISC-V
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// Parses a number of harts.
+fn number_of_harts(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(harts) if (1..=machine::MAX_HARTS).contains(&usize::from(harts)) => Ok(harts),
+        _ => Err(format!("want a number from 1 to {}", machine::MAX_HARTS)),
+    }
+}
+
+/// Parses a memory size into bytes.
+fn memory_size(text: &str) -> Result<u64, String> {
+    const WANT: &str = "want a number with K, M, G or T, such as 512M or 4G";
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let number: u64 = digits.parse().map_err(|_| WANT.to_string())?;
+    let shift = match text[digits.len()..].to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
+        "K" => 10,
+        "" | "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(WANT.into()),
+    };
+    let bytes = number.checked_mul(1 << shift).ok_or(WANT)?;
+    if bytes < 64 << 20 {
+        return Err(format!("{text} is too little: the machine needs 64M or more, such as 1G"));
+    }
+    if bytes > 1 << 46 {
+        return Err(format!("{text} is more than a guest can address here; 64T is the most"));
+    }
+    if bytes % (2 << 20) != 0 {
+        return Err(format!("{text} is not a multiple of 2M; round it up"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_of_harts_are_bounded() {
+        assert_eq!((number_of_harts("1"), number_of_harts("32")), (Ok(1), Ok(32)));
+        for text in ["0", "33", "256", "-1", "abc", "", "1.5"] {
+            assert!(number_of_harts(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn memory_sizes_take_suffixes_and_default_to_mebibytes() {
+        assert_eq!(memory_size("64M"), Ok(64 << 20));
+        assert_eq!(memory_size("2048"), Ok(2 << 30));
+        assert_eq!(memory_size("4g"), Ok(4 << 30));
+        assert_eq!(memory_size("4GiB"), Ok(4 << 30));
+    }
+
+    #[test]
+    fn senseless_memory_sizes_are_refused() {
+        for text in ["", "1", "x", "4X", "-1G", "99999999999G", "65M1", "63M", "65T", "129K", "67109K"] {
+            assert!(memory_size(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! `hartvm run`: a guest with its console on this terminal.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use machine::console::{Input, Sink};
+use machine::cpu_model::CpuModel;
+use machine::disk::DiskOptions;
+use machine::system::Power;
+use machine::{Config, Firmware, Machine, board};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
+
+use crate::Usage;
+use crate::cli::RunArgs;
+use crate::terminal::{Key, Keys, RawTerminal, restore};
+
+/// How long the last output may take to reach a slow terminal.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
+
+const HELP: &str = "\r\n\
+    Ctrl-A X  quit hartvm\r\n\
+    Ctrl-A T  send input to the other console\r\n\
+    Ctrl-A A  send Ctrl-A to the guest\r\n\
+    Ctrl-A H  this list\r\n\
+    Ctrl-C goes to the guest\r\n";
+
+/// Runs the guest and returns its exit code.
+pub(crate) fn run(args: &RunArgs) -> Result<u8> {
+    let Some(config) = config(args)? else { return Ok(0) };
+    let dump_only = args.dump_dtb.is_some() || args.dump_dts;
+    let sink = if dump_only {
+        Sink::null()
+    } else {
+        Sink::new(std::io::stdout()).context("cannot start the console")?
+    };
+    let machine = Machine::build(config, sink.clone()).map_err(|error| match error {
+        machine::Error::Memory(_) => anyhow::Error::new(error).context("--memory"),
+        _ => error.into(),
+    })?;
+    if dump_only {
+        return dump(args, &machine).map(|()| 0);
+    }
+
+    restore_on_panic();
+    // A disk image that hits the limit on file sizes is an I/O error for the guest, not the end of it.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).context("cannot handle signals")?;
+    quit_on_signals(machine.power())?;
+    let raw = RawTerminal::enter();
+    let input = feed_input(&machine, raw.is_some())?;
+    let result = machine.run(!args.no_reboot);
+    drop(input);
+    sink.close(LAST_OUTPUT);
+    drop(raw);
+    // An exit status has eight bits; a failure must not turn into success by being cut.
+    let code = result?;
+    Ok(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// The machine that the flags describe; `None` if they only asked for a list, which has been printed.
+fn config(args: &RunArgs) -> Result<Option<Config>> {
+    if args.cpu == "help" {
+        println!("models:   {}", CpuModel::names().collect::<Vec<_>>().join(" "));
+        println!("features: {}", CpuModel::features().collect::<Vec<_>>().join(" "));
+        return Ok(None);
+    }
+    let usage = |flag: &str, error: &dyn std::fmt::Display| Usage(format!("{flag}: {error}"));
+    let disks = args.disk.iter().map(|text| DiskOptions::parse(text)).collect::<Result<_, _>>();
+    let firmware = match args.firmware.as_str() {
+        "sbi" => Firmware::Sbi,
+        "none" => Firmware::None,
+        file => Firmware::File(file.into()),
+    };
+    let dump_only = args.dump_dtb.is_some() || args.dump_dts;
+    if args.kernel.is_none() && !matches!(firmware, Firmware::File(_)) && !dump_only {
+        return Err(Usage(
+            "there is nothing to boot: name a kernel with --kernel, or a firmware with --firmware, such as\n  \
+             hartvm run --kernel linux --initrd initrd.gz --append console=ttyS0\n\
+             `hartvm run --help` has more examples"
+                .into(),
+        )
+        .into());
+    }
+    // One slot is the random number generator's.
+    let slots = board::VIRTIO_SLOTS as usize - 1 - usize::from(args.virtio_console);
+    if args.disk.len() > slots {
+        let error = format!("{} disks are too many: want {slots} at most", args.disk.len());
+        return Err(usage("--disk", &error).into());
+    }
+    if !dump_only {
+        check_host_memory(args.memory)?;
+    }
+    Ok(Some(Config {
+        memory: args.memory,
+        harts: usize::from(args.cpus),
+        cpu: args.cpu.parse().map_err(|error| usage("--cpu", &error))?,
+        firmware,
+        kernel: args.kernel.clone(),
+        initrd: args.initrd.clone(),
+        append: args.append.clone(),
+        dtb: args.dtb.clone(),
+        disks: disks.map_err(|error| usage("--disk", &error))?,
+        virtio_console: args.virtio_console,
+        virtio_legacy: args.virtio_legacy,
+    }))
+}
+
+/// Refuses guest memory that the host could map, page by page as it is touched, but not hold: the guest would be killed
+/// in the middle of its work.
+fn check_host_memory(wanted: u64) -> Result<()> {
+    // A host that does not say what it has is taken to have enough.
+    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else { return Ok(()) };
+    let kib = |name: &str| -> Option<u64> {
+        text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
+    };
+    let Some(memory) = kib("MemTotal:") else { return Ok(()) };
+    let has = memory.saturating_add(kib("SwapTotal:").unwrap_or(0)) >> 10;
+    let wanted = wanted >> 20;
+    if wanted > has {
+        bail!(
+            "--memory: {wanted}M is more than this host has, {has}M of memory and swap; want {}M at most",
+            has & !1
+        );
+    }
+    Ok(())
+}
+
+fn dump(args: &RunArgs, machine: &Machine) -> Result<()> {
+    if let Some(path) = &args.dump_dtb {
+        std::fs::write(path, machine.device_tree_blob())
+            .with_context(|| format!("--dump-dtb: cannot write {}", path.display()))?;
+    }
+    if args.dump_dts {
+        let mut out = std::io::stdout().lock();
+        out.write_all(devicetree::to_dts(machine.device_tree()).as_bytes())
+            .context("cannot print the device tree")?;
+    }
+    Ok(())
+}
+
+/// Feeds standard input to the guest, minus the Ctrl-A keys where a person types them.
+fn feed_input(machine: &Machine, interactive: bool) -> Result<Arc<Input>> {
+    let power = Arc::clone(machine.power());
+    let switch: Arc<std::sync::OnceLock<std::sync::Weak<Input>>> = Arc::default();
+    let mut keys = Keys::default();
+    let other = Arc::clone(&switch);
+    let act = move |key| match key {
+        Key::Quit => power.quit(0),
+        Key::Help => {
+            let _ = std::io::stderr().write_all(HELP.as_bytes());
+        }
+        Key::SwitchConsole => {
+            if let Some(input) = other.get().and_then(std::sync::Weak::upgrade) {
+                input.set_focus(input.focus() + 1);
+            }
+        }
+    };
+    let filter: machine::console::Filter = if interactive {
+        Box::new(move |bytes| keys.filter(bytes, &act))
+    } else {
+        Box::new(|bytes| bytes.to_vec())
+    };
+    let input = Input::new(std::io::stdin(), filter, machine.receivers(), machine.room());
+    let input = Arc::new(input.context("cannot read the console's input")?);
+    let _ = switch.set(Arc::downgrade(&input));
+    Ok(input)
+}
+
+/// A panic is a bug, and its message should be readable.
+fn restore_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        restore();
+        print(info);
+        // A machine with a hart missing would hang.
+        std::process::exit(101);
+    }));
+}
+
+/// Turns the machine off when hartvm is asked to end; a second request ends it at once.
+fn quit_on_signals(power: &Arc<Power>) -> Result<()> {
+    let power = Arc::clone(power);
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])
+        .context("cannot handle signals")?;
+    let watch = move || {
+        for (count, signal) in signals.forever().enumerate() {
+            let code = 128 + signal as u16;
+            if count > 0 {
+                restore();
+                std::process::exit(i32::from(code));
+            }
+            power.quit(code);
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(watch).context("cannot start a thread")?;
+    Ok(())
+}

@@ -1,0 +1,85 @@
+# What try.sh and check.sh share: getting what a fresh Debian or Ubuntu machine lacks. Sourced, not run.
+
+# Newest Rust features in use; see rust-version in Cargo.toml.
+need_rust_version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif command -v sudo >/dev/null; then sudo "$@"
+    else die "need root for: $* (run it as root, or install sudo)"
+    fi
+}
+
+# need_packages PACKAGE...: installs the Debian packages that are missing.
+need_packages() {
+    local missing=() package
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} = 0 ] && return
+    command -v apt-get >/dev/null || die "this machine has no apt-get; install these by hand: ${missing[*]}"
+    say "installing ${missing[*]}"
+    as_root env DEBIAN_FRONTEND=noninteractive sh -c \
+        'apt-get install -y -q "$@" >/dev/null 2>&1 || { apt-get update -q >/dev/null && apt-get install -y -q "$@" >/dev/null; }' \
+        sh "${missing[@]}" || die "could not install ${missing[*]}"
+}
+
+have_rust() {
+    command -v cargo >/dev/null || return 1
+    local version
+    version=$(cargo --version | awk '{print $2}')
+    [ "$(printf '%s\n%s\n' "$need_rust_version" "$version" | sort -V | head -n 1)" = "$need_rust_version" ]
+}
+
+# need_rust: a Rust toolchain that is new enough, by the distribution's rustup if need be.
+need_rust() {
+    PATH=$HOME/.cargo/bin:$PATH
+    need_packages gcc libc6-dev
+    have_rust && return
+    if ! command -v rustup >/dev/null && apt-cache show rustup >/dev/null 2>&1; then
+        need_packages rustup
+    fi
+    command -v rustup >/dev/null ||
+        die "need Rust $need_rust_version or newer; this distribution has no rustup package: install rustup, then try again"
+    say "installing the Rust toolchain"
+    rustup default stable
+    have_rust || die "need Rust $need_rust_version or newer, found $(cargo --version)"
+}
+
+# The mirror that this machine's own apt uses for Debian; nothing on other distributions, where mmdebstrap knows one.
+debian_mirror() {
+    local id
+    id=$(. /etc/os-release; echo "$ID")
+    [ "$id" = debian ] || return 0
+    cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null |
+        awk '/^URIs:/{print $2; exit} /^deb /{for (i = 2; i <= NF; i++) if ($i ~ /:\/\//) {print $i; exit}}'
+}
+
+# need_guest DIR SUITE PACKAGE...: unpacks RISC-V packages of a Debian release into DIR/root, unmodified.
+need_guest() {
+    local dir=$1 suite=$2 mirror
+    shift 2
+    [ -e "$dir/complete" ] && return
+    need_packages mmdebstrap debian-archive-keyring
+    say "getting $* of Debian $suite for riscv64"
+    mirror=$(debian_mirror)
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    local include
+    include=$(IFS=,; echo "$*")
+    mmdebstrap --quiet --variant=extract --architectures=riscv64 --include="$include" \
+        --keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
+        "$suite" "$dir/root" ${mirror:+"deb $mirror $suite main"} ||
+        die "could not get $* from Debian $suite"
+    touch "$dir/complete"
+}
+
+# Debian's installer for riscv64: $installer/linux and $installer/initrd.gz.
+need_installer() {
+    need_guest guests/installer trixie debian-installer-13-netboot-riscv64
+    installer=guests/installer/root/usr/lib/debian-installer/images/13/riscv64/text/debian-installer/riscv64
+    [ -s "$installer/linux" ] && [ -s "$installer/initrd.gz" ] || die "the installer package has no kernel in $installer"
+}
