@@ -93,11 +93,11 @@ pub(crate) struct RunArgs {
     pub(crate) dtb: Option<PathBuf>,
 
     /// Guest memory, 64M or more (suffixes K, M, G, T; a plain number is in MiB)
-    #[arg(long, short = 'm', value_name = "SIZE", default_value = "1G", value_parser = memory_size)]
+    #[arg(long, short = 'm', value_name = "SIZE", default_value = "1G", value_parser = memory_size, allow_hyphen_values = true)]
     pub(crate) memory: u64,
 
     /// Number of harts, 1 to 32
-    #[arg(long, short = 'c', value_name = "N", default_value_t = 1, value_parser = number_of_harts)]
+    #[arg(long, short = 'c', value_name = "N", default_value_t = 1, value_parser = number_of_harts, allow_hyphen_values = true)]
     pub(crate) cpus: u8,
 
     /// CPU model with optional features, e.g. `rva22s64` or `max,sv39,svadu=off`; `help` lists them

@@ -54,8 +54,10 @@ debian_mirror() {
     local id
     id=$(. /etc/os-release; echo "$ID")
     [ "$id" = debian ] || return 0
-    cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null |
-        awk '/^URIs:/{print $2; exit} /^deb /{for (i = 2; i <= NF; i++) if ($i ~ /:\/\//) {print $i; exit}}'
+    (cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null || true) | awk '
+        /^URIs:/ && !found { found = $2 }
+        /^deb / && !found { for (i = 2; i <= NF; i++) if ($i ~ /:\/\// && !found) found = $i }
+        END { print found }'
 }
 
 # need_guest DIR SUITE PACKAGE...: unpacks RISC-V packages of a Debian release into DIR/root, unmodified.

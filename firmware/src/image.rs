@@ -348,6 +348,7 @@ mod tests {
         bytes[..2].copy_from_slice(b"MZ");
         bytes[0x10..0x18].copy_from_slice(&image_size.to_le_bytes());
         bytes[0x38..0x3c].copy_from_slice(b"RSC\x05");
+        bytes[0x3c..0x40].fill(0);
         bytes
     }
 

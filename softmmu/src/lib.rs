@@ -5,7 +5,7 @@
 //! A load calls [`Mmu::load_u64`] or one of its sisters. That probes the read table of the current context (`tlb`), one
 //! compare that says everything at once: the page is translated, may be read, is RAM or ROM, and the access does not cross
 //! its edge. On a hit the value is loaded through a host pointer (`ram`), and that was all. Generated code does the same
-//! inline, with the constants of [`Context`] and [`tlb`](TLB_SLOTS).
+//! inline, with the constants of [`Context`] and [`TLB_BITS`].
 //!
 //! Everything else is the slow path (`slow`), one function for each kind of access. It splits an access that crosses a page
 //! edge, and then for each part

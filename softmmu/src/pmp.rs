@@ -53,7 +53,7 @@ impl Pmp {
         self.cfg.as_chunks().0.get(register).map_or(0, |&bytes| u64::from_le_bytes(bytes))
     }
 
-    /// `pmpaddr` of an entry; zero beyond [`ENTRIES`].
+    /// `pmpaddr` of an entry; zero for an entry that is not there.
     pub fn addr(&self, entry: usize) -> u64 {
         self.addr.get(entry).copied().unwrap_or(0)
     }

@@ -1,7 +1,7 @@
 //! What the whole-engine tests share: a machine with one hart that the test runs itself, and an assembler.
-#![allow(dead_code, unreachable_pub, reason = "each test program uses its part of this")]
+#![allow(dead_code, reason = "each test program uses its part of this")]
 
-pub mod asm;
+pub(crate) mod asm;
 
 use std::path::PathBuf;
 
@@ -11,11 +11,11 @@ use machine::hart::Hart;
 use machine::{Config, Firmware, Machine};
 
 /// Where RAM starts.
-pub const RAM: u64 = 0x8000_0000;
+pub(crate) const RAM: u64 = 0x8000_0000;
 
 /// Instructions that user-level vectors cannot test, because their meaning depends on privilege. `system.rs` runs each of them
 /// in each mode; `vectors.rs` checks that all others are in a vector.
-pub const SYSTEM_INSNS: &[Opcode] = &[
+pub(crate) const SYSTEM_INSNS: &[Opcode] = &[
     Opcode::Ecall,
     Opcode::Sret,
     Opcode::Mret,
@@ -30,7 +30,7 @@ pub const SYSTEM_INSNS: &[Opcode] = &[
 ];
 
 /// Writes a program to a file of that name among the build's temporary files.
-pub fn program_file(name: &str, words: &[u32]) -> PathBuf {
+pub(crate) fn program_file(name: &str, words: &[u32]) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     std::fs::write(&path, bytes).expect("the build directory can be written");
@@ -38,7 +38,7 @@ pub fn program_file(name: &str, words: &[u32]) -> PathBuf {
 }
 
 /// A machine of CPU model `cpu` with `harts` harts, without firmware. It starts `program`, at the start of RAM in M-mode.
-pub fn machine(cpu: &str, harts: usize, name: &str, program: &[u32]) -> Machine {
+pub(crate) fn machine(cpu: &str, harts: usize, name: &str, program: &[u32]) -> Machine {
     let config = Config {
         memory: 16 << 20,
         harts,
@@ -51,7 +51,7 @@ pub fn machine(cpu: &str, harts: usize, name: &str, program: &[u32]) -> Machine 
 }
 
 /// A machine that is not turned on, its only hart, and the decoder for it. `name` must differ between concurrent tests.
-pub fn hart(cpu: &str, name: &str) -> (Machine, Hart, Decoder) {
+pub(crate) fn hart(cpu: &str, name: &str) -> (Machine, Hart, Decoder) {
     let machine = machine(cpu, 1, name, &[0]);
     let hart = machine.hart(0).expect("hart 0 is there");
     let model: machine::cpu_model::CpuModel = cpu.parse().expect("a CPU model");

@@ -224,7 +224,7 @@ impl Hart {
             }
             name::STVEC => csr.stvec = legal_tvec(value),
             name::SCOUNTEREN => csr.scounteren = value & COUNTEREN,
-            name::SENVCFG => csr.senvcfg = legal_envcfg(value, self.envcfg_mask & (1 << 32) - 1, csr.senvcfg),
+            name::SENVCFG => csr.senvcfg = legal_envcfg(value, self.envcfg_mask & 0xffff_ffff, csr.senvcfg),
             name::SSCRATCH => csr.sscratch = value,
             name::SEPC => csr.sepc = value & !1,
             name::SCAUSE => csr.scause = value,

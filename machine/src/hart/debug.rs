@@ -43,11 +43,6 @@ impl Hart {
         })
     }
 
-    /// Whether the hart sleeps in WFI.
-    pub fn is_waiting(&self) -> bool {
-        self.waiting
-    }
-
     fn as_machine<T>(&mut self, access: impl FnOnce(&mut Self) -> T) -> T {
         let privilege = std::mem::replace(&mut self.privilege, Privilege::Machine);
         let result = access(self);

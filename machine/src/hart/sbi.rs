@@ -199,10 +199,10 @@ impl Platform for Hart {
     fn set_feature(&mut self, feature: Feature, value: u64) -> bool {
         match feature {
             Feature::MisalignedExcDeleg => {
-                self.csr.medeleg = self.csr.medeleg & !MISALIGNED | MISALIGNED * value;
+                self.csr.medeleg = self.csr.medeleg & !MISALIGNED | (MISALIGNED * value);
             }
             Feature::PteAdHwUpdating => {
-                self.csr.menvcfg = self.csr.menvcfg & !envcfg::ADUE | envcfg::ADUE * value;
+                self.csr.menvcfg = self.csr.menvcfg & !envcfg::ADUE | (envcfg::ADUE * value);
                 self.sync_regime();
             }
             _ => return false,

@@ -107,7 +107,7 @@ fn address_spaces_are_apart() {
         world.set(|regime| regime.satp = second);
         assert_eq!(world.mmu.load_u64(VA), Ok(2));
     }
-    // Both were walked once for each of the two privileges' first tries at most: the rest came from caches.
+    // Each was walked once; after that, U- and S-mode found it in the second level.
     assert_eq!(world.mmu.stats().walks, 2);
 }
 

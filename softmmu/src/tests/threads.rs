@@ -103,7 +103,7 @@ fn a_and_d_never_overwrite_what_another_hart_stores() {
     let mut world = World::new();
     world.set(|regime| regime.adue = true);
     let place = world.tables.place(world.root, SatpMode::Sv39, VA, 0);
-    let entry = |round: u64| leaf(PA + (round % 4 << 12), V | R | W | (round & 3) << 8);
+    let entry = |round: u64| leaf(PA + ((round % 4) << 12), V | R | W | (round & 3) << 8);
     world.tables.write(place, entry(0));
     let stop = AtomicBool::new(false);
     let [mut user, mut kernel]: [Mmu; 2] = harts(&world, 2).try_into().ok().unwrap();

@@ -1,0 +1,19 @@
+//! The `hartvm` program as an impatient or a malicious user sees it: bad flags and files, misbehaving guests, signals,
+//! terminals, full and contended disks. Every test runs the program, with guests that are made here.
+
+#[path = "cli/disk.rs"]
+mod disk;
+#[path = "cli/files.rs"]
+mod files;
+#[path = "cli/guest.rs"]
+mod guest;
+#[path = "cli/hostile.rs"]
+mod hostile;
+#[path = "cli/power.rs"]
+mod power;
+#[path = "cli/support.rs"]
+mod support;
+#[path = "cli/terminal.rs"]
+mod terminal;
+#[path = "cli/virtio.rs"]
+mod virtio;
