@@ -93,12 +93,13 @@ const MODELS: &[(&str, &[Extension], SatpMode)] = &[
 /// Extensions that the front end can name but the machine does not have.
 const ABSENT: &[Extension] = &[Sscofpmf];
 
-/// What a hart cannot do without: it would not be one, or could not use its CSRs.
-const MANDATORY: &[Extension] = &[I, Zicsr];
+/// What a hart cannot do without: it would not be one, or could not use its CSRs; and without C it would have to trap on
+/// jumps to half a word, which no software for Linux-class harts expects.
+const MANDATORY: &[Extension] = &[I, C, Zca, Zicsr];
 
 /// Letters that stand for several extensions go together with these when they are switched off.
 const PARTS: &[(Extension, &[Extension])] =
-    &[(M, &[Zmmul]), (A, &[Zaamo, Zalrsc]), (C, &[Zca]), (B, &[Zba, Zbb, Zbs])];
+    &[(M, &[Zmmul]), (A, &[Zaamo, Zalrsc]), (B, &[Zba, Zbb, Zbs])];
 
 const MODES: &[(&str, SatpMode)] =
     &[("sv39", SatpMode::Sv39), ("sv48", SatpMode::Sv48), ("sv57", SatpMode::Sv57)];
@@ -321,8 +322,9 @@ mod tests {
     fn features_switch_extensions_with_what_belongs_to_them() {
         assert!(model("rv64,zfh=on").has(Zfhmin));
         assert!(!model("max,f=off").has(Zfh));
-        let rv64 = model("max,c=off");
-        assert!(!rv64.has(Zca) && !rv64.has(Zcb) && !rv64.has(Zcd));
+        let without_d = model("max,d=off");
+        assert!(without_d.has(F) && !without_d.has(Zcd));
+        assert!("max,c=off".parse::<CpuModel>().is_err());
         assert!(!model("max,a=false").has(Zacas));
     }
 
