@@ -73,9 +73,9 @@ impl Builder {
         self.call(Helper::Illegal, 0, 0, 0, 0, i64::from(bits));
     }
 
-    /// Appends an operation as it stands.
-    pub fn push(&mut self, code: Code, rd: Reg, a: Reg, b: Reg, c: Reg, aux: u8, imm: i64) {
-        self.ops.push(Op { code, rd, a, b, c, aux, at: self.insn_at, imm });
+    /// Appends an operation as it stands, as part of the instruction being lowered.
+    pub fn push(&mut self, op: Op) {
+        self.ops.push(Op { at: self.insn_at, ..op });
     }
 
     /// Where results for register `rd` of an instruction go. Forgets what was known of it.
@@ -87,7 +87,7 @@ impl Builder {
     /// `rd = imm`
     pub fn constant(&mut self, rd: u8, imm: i64) {
         if rd != 0 {
-            self.push(Code::Const, Reg(rd), Reg::ZERO, Reg::ZERO, Reg::ZERO, 0, imm);
+            self.push(Op { rd: Reg(rd), imm, ..Op::of(Code::Const) });
             self.known[usize::from(rd)] = Known::Const(imm);
         }
     }
@@ -95,7 +95,7 @@ impl Builder {
     /// `rd = address of the code page + offset`
     pub fn pc_rel(&mut self, rd: u8, offset: i64) {
         if rd != 0 {
-            self.push(Code::PcRel, Reg(rd), Reg::ZERO, Reg::ZERO, Reg::ZERO, 0, offset);
+            self.push(Op { rd: Reg(rd), imm: offset, ..Op::of(Code::PcRel) });
             self.known[usize::from(rd)] = Known::PcRel(offset);
         }
     }
@@ -114,7 +114,7 @@ impl Builder {
     pub fn rr(&mut self, code: Code, rd: u8, a: u8) {
         if rd != 0 {
             let rd = self.dest(rd);
-            self.push(code, rd, Reg(a), Reg::ZERO, Reg::ZERO, 0, 0);
+            self.push(Op { rd, a: Reg(a), ..Op::of(code) });
         }
     }
 
@@ -127,7 +127,7 @@ impl Builder {
             _ if i.rd == 0 => {}
             _ => {
                 let rd = self.dest(i.rd);
-                self.push(code, rd, Reg(i.rs1), Reg(i.rs2), Reg::ZERO, 0, 0);
+                self.push(Op { rd, a: Reg(i.rs1), b: Reg(i.rs2), ..Op::of(code) });
             }
         }
     }
@@ -156,7 +156,7 @@ impl Builder {
             (Code::SllI, Known::Const(value)) => self.constant(i.rd, value << (i.imm & 63)),
             _ => {
                 let rd = self.dest(i.rd);
-                self.push(code, rd, Reg(i.rs1), Reg::ZERO, Reg::ZERO, 0, i.imm);
+                self.push(Op { rd, a: Reg(i.rs1), imm: i.imm, ..Op::of(code) });
             }
         }
     }
@@ -164,24 +164,24 @@ impl Builder {
     /// `rd = memory[rs1 + imm]`
     pub fn load(&mut self, code: Code, i: &Insn) {
         let rd = self.dest(i.rd);
-        self.push(code, rd, Reg(i.rs1), Reg::ZERO, Reg::ZERO, 0, i.imm);
+        self.push(Op { rd, a: Reg(i.rs1), imm: i.imm, ..Op::of(code) });
     }
 
     /// `memory[rs1 + imm] = rs2`
     pub fn store(&mut self, code: Code, i: &Insn) {
-        self.push(code, Reg::SINK, Reg(i.rs1), Reg(i.rs2), Reg::ZERO, 0, i.imm);
+        self.push(Op { a: Reg(i.rs1), b: Reg(i.rs2), imm: i.imm, ..Op::of(code) });
     }
 
     /// Conditional branch.
     pub fn branch(&mut self, code: Code, i: &Insn) {
         let target = self.at() + i.imm;
-        self.push(code, Reg::SINK, Reg(i.rs1), Reg(i.rs2), Reg::ZERO, i.len, target);
+        self.push(Op { a: Reg(i.rs1), b: Reg(i.rs2), aux: i.len, imm: target, ..Op::of(code) });
         self.ended = true;
     }
 
     /// Unconditional jump to a page offset, which may lie outside the page.
     pub fn jump(&mut self, target: i64) {
-        self.push(Code::Jump, Reg::SINK, Reg::ZERO, Reg::ZERO, Reg::ZERO, 0, target);
+        self.push(Op { imm: target, ..Op::of(Code::Jump) });
         self.ended = true;
     }
 
@@ -195,7 +195,7 @@ impl Builder {
             self.jump(target);
         } else {
             let rd = self.dest(i.rd);
-            self.push(Code::JumpReg, rd, Reg(i.rs1), Reg::ZERO, Reg::ZERO, i.len, i.imm);
+            self.push(Op { rd, a: Reg(i.rs1), aux: i.len, imm: i.imm, ..Op::of(Code::JumpReg) });
             self.ended = true;
         }
     }
@@ -210,7 +210,7 @@ impl Builder {
     /// Calls a helper with register fields as given (`rd` 0 means no result).
     pub fn call(&mut self, helper: Helper, rd: u8, a: u8, b: u8, aux: u8, imm: i64) {
         let rd = self.dest(rd);
-        self.push(Code::Call, rd, Reg(a), Reg(b), Reg(helper as u8), aux, imm);
+        self.push(Op { rd, a: Reg(a), b: Reg(b), c: Reg(helper as u8), aux, imm, ..Op::of(Code::Call) });
         match helper.follow() {
             Follow::Next => {}
             Follow::Resync => {
@@ -227,7 +227,7 @@ impl Builder {
         if self.fp < want {
             self.fp = want;
             let bits = i64::from(i.bits);
-            self.push(Code::FpOn, Reg::SINK, Reg::ZERO, Reg::ZERO, Reg::ZERO, u8::from(dirty), bits);
+            self.push(Op { aux: u8::from(dirty), imm: bits, ..Op::of(Code::FpOn) });
         }
     }
 }

@@ -492,6 +492,11 @@ pub struct Op {
 }
 
 impl Op {
+    /// An operation with no operands and no result yet.
+    pub const fn of(code: Code) -> Self {
+        Self { code, rd: Reg::SINK, a: Reg::ZERO, b: Reg::ZERO, c: Reg::ZERO, aux: 0, at: 0, imm: 0 }
+    }
+
     /// The helper of a [`Code::Call`].
     pub fn helper(&self) -> Helper {
         Helper::ALL[usize::from(self.c.0) % Helper::ALL.len()]

@@ -98,8 +98,7 @@ const ABSENT: &[Extension] = &[Sscofpmf];
 const MANDATORY: &[Extension] = &[I, C, Zca, Zicsr];
 
 /// Letters that stand for several extensions go together with these when they are switched off.
-const PARTS: &[(Extension, &[Extension])] =
-    &[(M, &[Zmmul]), (A, &[Zaamo, Zalrsc]), (B, &[Zba, Zbb, Zbs])];
+const PARTS: &[(Extension, &[Extension])] = &[(M, &[Zmmul]), (A, &[Zaamo, Zalrsc]), (B, &[Zba, Zbb, Zbs])];
 
 const MODES: &[(&str, SatpMode)] =
     &[("sv39", SatpMode::Sv39), ("sv48", SatpMode::Sv48), ("sv57", SatpMode::Sv57)];

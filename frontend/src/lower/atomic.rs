@@ -3,11 +3,18 @@
 use super::Rows;
 use crate::builder::Builder;
 use crate::insn::{Insn, Opcode::*};
-use crate::ir::{Amo, AmoOp, Code, Helper, Reg};
+use crate::ir::{Amo, AmoOp, Code, Helper, Op, Reg};
 
 fn atomic(b: &mut Builder, code: Code, i: &Insn, aux: u8, log2_width: u8) {
     let rd = b.dest(i.rd);
-    b.push(code, rd, Reg(i.rs1), Reg(i.rs2), Reg(Amo::new(log2_width, i.rm).0), aux, 0);
+    b.push(Op {
+        rd,
+        a: Reg(i.rs1),
+        b: Reg(i.rs2),
+        c: Reg(Amo::new(log2_width, i.rm).0),
+        aux,
+        ..Op::of(code)
+    });
 }
 
 fn amo(b: &mut Builder, op: AmoOp, i: &Insn, log2_width: u8) {
@@ -17,22 +24,34 @@ fn amo(b: &mut Builder, op: AmoOp, i: &Insn, log2_width: u8) {
 /// `rd` holds the expected value; as `x0` it is zero and the result is dropped.
 fn cas(b: &mut Builder, i: &Insn, log2_width: u8) {
     let rd = if i.rd == 0 {
-        b.push(Code::Const, Reg::TEMP, Reg::ZERO, Reg::ZERO, Reg::ZERO, 0, 0);
+        b.push(Op { rd: Reg::TEMP, ..Op::of(Code::Const) });
         Reg::TEMP
     } else {
         b.dest(i.rd)
     };
-    b.push(Code::Cas, rd, Reg(i.rs1), Reg(i.rs2), Reg(Amo::new(log2_width, i.rm).0), 0, 0);
+    b.push(Op {
+        rd,
+        a: Reg(i.rs1),
+        b: Reg(i.rs2),
+        c: Reg(Amo::new(log2_width, i.rm).0),
+        ..Op::of(Code::Cas)
+    });
 }
 
 /// Register pairs must be even (Zacas); `x0` as `rd` is a zero pair, which the operation keeps as register 0.
 fn cas_pair(b: &mut Builder, i: &Insn) {
-    if i.rd % 2 != 0 || i.rs2 % 2 != 0 {
+    if (i.rd | i.rs2) & 1 != 0 {
         return b.call(Helper::Illegal, 0, 0, 0, 0, i64::from(i.bits));
     }
     b.dest(i.rd);
     b.dest(i.rd | 1);
-    b.push(Code::CasPair, Reg(i.rd), Reg(i.rs1), Reg(i.rs2), Reg(Amo::new(4, i.rm).0), 0, 0);
+    b.push(Op {
+        rd: Reg(i.rd),
+        a: Reg(i.rs1),
+        b: Reg(i.rs2),
+        c: Reg(Amo::new(4, i.rm).0),
+        ..Op::of(Code::CasPair)
+    });
 }
 
 const B: u8 = 0;

@@ -3,83 +3,116 @@
 use super::Rows;
 use crate::builder::Builder;
 use crate::insn::{Insn, Opcode::*};
-use crate::ir::{Code, Fmt, IntKind, Reg, fp_aux};
+use crate::ir::{Code, Fmt, IntKind, Op, Reg, fp_aux};
 
 fn f_load(b: &mut Builder, fmt: Fmt, i: &Insn) {
     b.fp_on(i, true);
-    b.push(Code::FLoad, Reg(i.rd), Reg(i.rs1), Reg::ZERO, Reg::ZERO, fp_aux(fmt, 0), i.imm);
+    b.push(Op { rd: Reg(i.rd), a: Reg(i.rs1), aux: fp_aux(fmt, 0), imm: i.imm, ..Op::of(Code::FLoad) });
 }
 
 fn f_store(b: &mut Builder, fmt: Fmt, i: &Insn) {
     b.fp_on(i, false);
-    b.push(Code::FStore, Reg::SINK, Reg(i.rs1), Reg(i.rs2), Reg::ZERO, fp_aux(fmt, 0), i.imm);
+    b.push(Op { a: Reg(i.rs1), b: Reg(i.rs2), aux: fp_aux(fmt, 0), imm: i.imm, ..Op::of(Code::FStore) });
 }
 
 /// `fd = f(fa, fb, fc)`, rounded as the instruction says.
 fn f(b: &mut Builder, code: Code, fmt: Fmt, i: &Insn) {
     b.fp_on(i, true);
-    b.push(code, Reg(i.rd), Reg(i.rs1), Reg(i.rs2), Reg(i.rs3), fp_aux(fmt, i.rm), i64::from(i.bits));
+    b.push(Op {
+        rd: Reg(i.rd),
+        a: Reg(i.rs1),
+        b: Reg(i.rs2),
+        c: Reg(i.rs3),
+        aux: fp_aux(fmt, i.rm),
+        imm: i64::from(i.bits),
+        ..Op::of(code)
+    });
 }
 
 /// `fd = f(fa, fb)` where no rounding happens.
 fn f_exact(b: &mut Builder, code: Code, fmt: Fmt, i: &Insn) {
     b.fp_on(i, true);
-    b.push(code, Reg(i.rd), Reg(i.rs1), Reg(i.rs2), Reg::ZERO, fp_aux(fmt, 0), i64::from(i.bits));
+    b.push(Op {
+        rd: Reg(i.rd),
+        a: Reg(i.rs1),
+        b: Reg(i.rs2),
+        aux: fp_aux(fmt, 0),
+        imm: i64::from(i.bits),
+        ..Op::of(code)
+    });
 }
 
 fn compare(b: &mut Builder, code: Code, fmt: Fmt, i: &Insn) {
     b.fp_on(i, true);
     let rd = b.dest(i.rd);
-    b.push(code, rd, Reg(i.rs1), Reg(i.rs2), Reg::ZERO, fp_aux(fmt, 0), i64::from(i.bits));
+    b.push(Op {
+        rd,
+        a: Reg(i.rs1),
+        b: Reg(i.rs2),
+        aux: fp_aux(fmt, 0),
+        imm: i64::from(i.bits),
+        ..Op::of(code)
+    });
 }
 
 fn to_x(b: &mut Builder, code: Code, fmt: Fmt, dirty: bool, i: &Insn) {
     b.fp_on(i, dirty);
     let rd = b.dest(i.rd);
-    b.push(code, rd, Reg(i.rs1), Reg::ZERO, Reg::ZERO, fp_aux(fmt, 0), i64::from(i.bits));
+    b.push(Op { rd, a: Reg(i.rs1), aux: fp_aux(fmt, 0), imm: i64::from(i.bits), ..Op::of(code) });
 }
 
 fn to_int(b: &mut Builder, fmt: Fmt, kind: IntKind, i: &Insn) {
     b.fp_on(i, true);
     let rd = b.dest(i.rd);
-    b.push(Code::FToInt, rd, Reg(i.rs1), Reg::ZERO, Reg(kind as u8), fp_aux(fmt, i.rm), i64::from(i.bits));
+    b.push(Op {
+        rd,
+        a: Reg(i.rs1),
+        c: Reg(kind as u8),
+        aux: fp_aux(fmt, i.rm),
+        imm: i64::from(i.bits),
+        ..Op::of(Code::FToInt)
+    });
 }
 
 fn from_int(b: &mut Builder, fmt: Fmt, kind: IntKind, i: &Insn) {
     b.fp_on(i, true);
-    b.push(
-        Code::FFromInt,
-        Reg(i.rd),
-        Reg(i.rs1),
-        Reg::ZERO,
-        Reg(kind as u8),
-        fp_aux(fmt, i.rm),
-        i64::from(i.bits),
-    );
+    b.push(Op {
+        rd: Reg(i.rd),
+        a: Reg(i.rs1),
+        c: Reg(kind as u8),
+        aux: fp_aux(fmt, i.rm),
+        imm: i64::from(i.bits),
+        ..Op::of(Code::FFromInt)
+    });
 }
 
 fn from_bits(b: &mut Builder, fmt: Fmt, i: &Insn) {
     b.fp_on(i, true);
-    b.push(Code::FFromBits, Reg(i.rd), Reg(i.rs1), Reg::ZERO, Reg::ZERO, fp_aux(fmt, 0), i64::from(i.bits));
+    b.push(Op {
+        rd: Reg(i.rd),
+        a: Reg(i.rs1),
+        aux: fp_aux(fmt, 0),
+        imm: i64::from(i.bits),
+        ..Op::of(Code::FFromBits)
+    });
 }
 
 fn convert(b: &mut Builder, to: Fmt, from: Fmt, i: &Insn) {
     b.fp_on(i, true);
-    b.push(
-        Code::FCvtFmt,
-        Reg(i.rd),
-        Reg(i.rs1),
-        Reg::ZERO,
-        Reg(from as u8),
-        fp_aux(to, i.rm),
-        i64::from(i.bits),
-    );
+    b.push(Op {
+        rd: Reg(i.rd),
+        a: Reg(i.rs1),
+        c: Reg(from as u8),
+        aux: fp_aux(to, i.rm),
+        imm: i64::from(i.bits),
+        ..Op::of(Code::FCvtFmt)
+    });
 }
 
 fn load_immediate(b: &mut Builder, fmt: Fmt, i: &Insn) {
     b.fp_on(i, true);
     let bits = fli(fmt, i.imm as usize & 31);
-    b.push(Code::FConst, Reg(i.rd), Reg::ZERO, Reg::ZERO, Reg::ZERO, fp_aux(fmt, 0), bits as i64);
+    b.push(Op { rd: Reg(i.rd), aux: fp_aux(fmt, 0), imm: bits as i64, ..Op::of(Code::FConst) });
 }
 
 /// The constants of `fli` (Zfa, table 1), boxed.

@@ -3,7 +3,7 @@
 use super::Rows;
 use crate::builder::Builder;
 use crate::insn::{Insn, Opcode::*};
-use crate::ir::{Code, CsrAccess, Helper, Reg};
+use crate::ir::{Code, CsrAccess, Helper, Op, Reg};
 
 /// CSRs whose writes change neither translation, interrupts nor code: fcsr and its parts, the scratch registers, and
 /// those that only describe a trap.
@@ -24,7 +24,7 @@ fn csr_reg(b: &mut Builder, access: CsrAccess, i: &Insn) {
 
 fn csr_imm(b: &mut Builder, access: CsrAccess, i: &Insn) {
     let access = if access != CsrAccess::Write && i.rs1 == 0 { CsrAccess::Read } else { access };
-    b.push(Code::Const, Reg::TEMP, Reg::ZERO, Reg::ZERO, Reg::ZERO, 0, i64::from(i.rs1));
+    b.push(Op { rd: Reg::TEMP, imm: i64::from(i.rs1), ..Op::of(Code::Const) });
     csr(b, access, i.rd, Reg::TEMP, i);
 }
 

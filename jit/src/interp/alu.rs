@@ -130,6 +130,6 @@ pub(super) fn clmul(a: u64, b: u64) -> u128 {
 /// The high bit of each byte of `some` says whether the byte of `a` has any bit set; each is then spread over its byte.
 pub(super) fn orc_b(a: u64) -> u64 {
     const LOW_SEVEN: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    let some = ((a & LOW_SEVEN) + LOW_SEVEN | a) & !LOW_SEVEN;
+    let some = (((a & LOW_SEVEN) + LOW_SEVEN) | a) & !LOW_SEVEN;
     (some >> 7) * 0xff
 }
