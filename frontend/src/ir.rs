@@ -227,7 +227,7 @@ macro_rules! define_code {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum Code {
-            $(#[doc = $doc] $name,)*
+            $(#[doc = concat!("`", $doc, "`")] $name,)*
         }
 
         impl Code {
@@ -291,7 +291,7 @@ macro_rules! define_helper {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum Helper {
-            $(#[doc = $doc] $name,)*
+            $(#[doc = concat!("`", $doc, "`")] $name,)*
         }
 
         impl Helper {

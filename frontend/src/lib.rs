@@ -3,6 +3,8 @@
 //! The life of an instruction: [`insn`] and [`insn_c`] hold the tables of encodings. [`decode`] finds the row of some
 //! bits (a compressed encoding becomes its base instruction there and is never heard of again). [`builder`] cuts a basic
 //! block and asks the one function per instruction in `lower` for its meaning, which it states as operations of [`ir`].
+//! Every engine runs those operations. [`disasm`] and [`encode`] derive text and test programs from the same tables, and
+//! [`csr_name`] is the one list of CSR numbers.
 
 #![forbid(unsafe_code)]
 

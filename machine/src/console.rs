@@ -6,7 +6,7 @@
 //! swallows everything.
 //!
 //! Input: a thread reads the host end and passes it through a filter (escape keys); a second one hands the result to
-//! the device in focus. What the device has no room for waits here, up to [`BACKLOG`] bytes, and beyond that in the
+//! the device in focus. What the device has no room for waits here, up to `BACKLOG` bytes, and beyond that in the
 //! host's own buffers back to whoever types or pastes: nothing is lost, and the escape keys work though the guest
 //! hangs.
 //!

@@ -34,7 +34,7 @@ pub use fma::fma;
 pub use format::{F16, F32, F64, Format, nan_box, sgnj, sgnjn, sgnjx, unbox};
 pub use mul::mul;
 pub use sqrt::sqrt;
-pub use zfa::{fcvtmod_w_d, fli, fround, froundnx};
+pub use zfa::{fcvtmod_w_d, fround, froundnx};
 
 use std::ops::{BitOr, BitOrAssign};
 

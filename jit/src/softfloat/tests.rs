@@ -187,56 +187,6 @@ fn modular_conversion_wraps_with_the_flags_of_the_saturating_one() {
 
 /// Table "Immediate values loaded by the FLI.S instruction".
 #[test]
-fn load_immediate_values() {
-    let values = [
-        -1.0,
-        f32::MIN_POSITIVE,
-        1.0 / 65536.0,
-        1.0 / 32768.0,
-        1.0 / 256.0,
-        1.0 / 128.0,
-        0.0625,
-        0.125,
-        0.25,
-        0.3125,
-        0.375,
-        0.4375,
-        0.5,
-        0.625,
-        0.75,
-        0.875,
-        1.0,
-        1.25,
-        1.5,
-        1.75,
-        2.0,
-        2.5,
-        3.0,
-        4.0,
-        8.0,
-        16.0,
-        128.0,
-        256.0,
-        32768.0,
-        65536.0,
-        f32::INFINITY,
-        f32::NAN,
-    ];
-    for (index, value) in (0..32).zip(values) {
-        let single = u64::from(value.to_bits());
-        assert_eq!(fli::<F32>(index), single);
-        let (double, flags) = run(|f| convert::<F32, F64>(single, Rounding::Rne, f));
-        let (half, _) = run(|f| convert::<F32, F16>(single, Rounding::Rne, f));
-        assert_eq!(flags, Flags::NONE);
-        if index != 1 {
-            assert_eq!((fli::<F64>(index), fli::<F16>(index)), (double, half), "row {index}");
-        }
-    }
-    assert_eq!((fli::<F64>(1), fli::<F16>(1)), (1 << 52, 1 << 10));
-    assert_eq!((fli::<F16>(2), fli::<F16>(3), fli::<F16>(29)), (0x0100, 0x0200, 0x7c00));
-}
-
-#[test]
 fn unboxing_a_register_that_is_not_boxed_gives_the_canonical_nan() {
     assert_eq!(unbox::<F32>(0xffff_ffff_3f80_0000), ONE);
     assert_eq!(unbox::<F32>(0xffff_fffe_3f80_0000), CANONICAL_NAN);

@@ -1,65 +1,9 @@
-//! What only the Zfa extension has: constants, rounding to integral values, the modular conversion.
+//! What only the Zfa extension has: rounding to integral values, the modular conversion.
 //! Its comparisons, minima and maxima stand beside those of F and D in `compare`.
 
 use super::format::{F64, Format, exponent, is_nan, is_negative, is_zero, sign_bit};
 use super::round::{is_special, nan_from, rounds_up, shift_right_jam};
 use super::{Flags, Rounding};
-
-/// Rows 2 to 29 of the table "Immediate values loaded by the FLI.S instruction": exponent, and the two most
-/// significant fraction bits.
-const FLI_ROWS: [(i32, u64); 28] = [
-    (-16, 0),
-    (-15, 0),
-    (-8, 0),
-    (-7, 0),
-    (-4, 0),
-    (-3, 0),
-    (-2, 0),
-    (-2, 1),
-    (-2, 2),
-    (-2, 3),
-    (-1, 0),
-    (-1, 1),
-    (-1, 2),
-    (-1, 3),
-    (0, 0),
-    (0, 1),
-    (0, 2),
-    (0, 3),
-    (1, 0),
-    (1, 1),
-    (1, 2),
-    (2, 0),
-    (3, 0),
-    (4, 0),
-    (7, 0),
-    (8, 0),
-    (15, 0),
-    (16, 0),
-];
-
-/// `fli`: the constant that the low five bits of `index` (the `rs1` field) select.
-pub fn fli<F: Format>(index: u8) -> u64 {
-    match index & 31 {
-        0 => F::SIGN | F::ONE,
-        1 => 1 << F::FRAC,
-        30 => F::INFINITY,
-        31 => F::NAN,
-        row => {
-            let (exp, fraction) = FLI_ROWS[usize::from(row) - 2];
-            let field = exp + F::BIAS;
-            if field >= F::EXP_MAX {
-                // 2^16 in binary16: the specification makes it infinity.
-                F::INFINITY
-            } else if field <= 0 {
-                // 2^-16 and 2^-15 in binary16: powers of two, exact as subnormals.
-                (1 << F::FRAC) >> (1 - field)
-            } else {
-                ((field as u64) << F::FRAC) | (fraction << (F::FRAC - 2))
-            }
-        }
-    }
-}
 
 /// `fround`: rounds to an integral value of the same format. Never raises NX.
 #[inline]
