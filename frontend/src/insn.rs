@@ -1,7 +1,7 @@
 //! The instruction table: every 32-bit instruction, once.
 //!
 //! A row is the [`Opcode`], the encoding as bit columns (spaces only group; `.` is an operand bit), the
-//! operands as a name of [`format`](crate::operand::format), the extensions that must all be there, and the
+//! operands as a name of [`mod@crate::operand::format`], the extensions that must all be there, and the
 //! mnemonic. The decoder, the disassembler and the encoder are derived from it. Encodings are those of the
 //! Unprivileged and Privileged ISA specifications for RV64.
 //!
