@@ -106,8 +106,11 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
     }))
 }
 
-/// Refuses guest memory that the host could map, page by page as it is touched, but not hold: the guest would be killed
-/// in the middle of its work.
+/// A kernel touches about this part of its memory just to manage it: 64 bytes for each 4 KiB.
+const BOOKKEEPING: u64 = 64;
+
+/// Refuses guest memory that the host could map but whose mere management it could not hold: the guest would be killed while
+/// it boots. Memory that is only promised is fine; it is taken from the host when it is touched.
 fn check_host_memory(wanted: u64) -> Result<()> {
     // A host that does not say what it has is taken to have enough.
     let Ok(text) = std::fs::read_to_string("/proc/meminfo") else { return Ok(()) };
@@ -116,11 +119,10 @@ fn check_host_memory(wanted: u64) -> Result<()> {
     };
     let Some(memory) = kib("MemTotal:") else { return Ok(()) };
     let has = memory.saturating_add(kib("SwapTotal:").unwrap_or(0)) >> 10;
-    let wanted = wanted >> 20;
-    if wanted > has {
+    let (wanted, most) = (wanted >> 20, has.saturating_mul(BOOKKEEPING));
+    if wanted > most {
         bail!(
-            "--memory: {wanted}M is more than this host has, {has}M of memory and swap; want {}M at most",
-            has & !1
+            "--memory: {wanted}M is more than this host can serve, which has {has}M of memory and swap; want {most}M at most"
         );
     }
     Ok(())

@@ -212,13 +212,13 @@ fn a_device_tree_that_is_none_is_refused() {
 }
 
 #[test]
-fn more_memory_than_the_host_has_is_refused() {
+fn more_memory_than_the_host_can_serve_is_refused() {
     let dir = Dir::new();
     let program = dir.file("program", &greeter("", 0));
     refused(
         &["run", "--kernel", &text(&program), "--memory", "60T"],
         1,
-        &["--memory", "this host has", "at most"],
+        &["--memory", "this host", "at most"],
     );
     // Address space for the program, not for the guest.
     let mut command = hartvm();
