@@ -62,20 +62,24 @@ debian_mirror() {
 
 # need_guest DIR SUITE PACKAGE...: unpacks RISC-V packages of a Debian release into DIR/root, unmodified.
 need_guest() {
-    local dir=$1 suite=$2 mirror
+    local dir=$1 suite=$2 mirror include
     shift 2
     [ -e "$dir/complete" ] && return
     need_packages mmdebstrap debian-archive-keyring
+    # Without root, mmdebstrap works in a user namespace of its own.
+    [ "$(id -u)" = 0 ] || need_packages uidmap
     say "getting $* of Debian $suite for riscv64"
     mirror=$(debian_mirror)
-    rm -rf "$dir"
-    mkdir -p "$dir"
-    local include
     include=$(IFS=,; echo "$*")
+    rm -rf "$dir"
+    mkdir -p "$dir/root"
+    # As a tar file, so that what is unpacked belongs to whoever runs this.
     mmdebstrap --quiet --variant=extract --architectures=riscv64 --include="$include" \
         --keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
-        "$suite" "$dir/root" ${mirror:+"deb $mirror $suite main"} ||
+        "$suite" "$dir/root.tar" ${mirror:+"deb $mirror $suite main"} ||
         die "could not get $* from Debian $suite"
+    tar -C "$dir/root" -xf "$dir/root.tar" --no-same-owner --exclude='./dev/*'
+    rm "$dir/root.tar"
     touch "$dir/complete"
 }
 
