@@ -15,98 +15,59 @@ fn f_store(b: &mut Builder, fmt: Fmt, i: &Insn) {
     b.push(Op { a: Reg(i.rs1), b: Reg(i.rs2), aux: fp_aux(fmt, 0), imm: i.imm, ..Op::of(Code::FStore) });
 }
 
-/// `fd = f(fa, fb, fc)`, rounded as the instruction says.
-fn f(b: &mut Builder, code: Code, fmt: Fmt, i: &Insn) {
+/// A result in `fd`. Fields that the instruction's format does not have are zero, also the rounding mode where nothing is
+/// rounded.
+fn to_f(b: &mut Builder, code: Code, fmt: Fmt, c: Reg, i: &Insn) {
     b.fp_on(i, true);
     b.push(Op {
         rd: Reg(i.rd),
         a: Reg(i.rs1),
         b: Reg(i.rs2),
-        c: Reg(i.rs3),
+        c,
         aux: fp_aux(fmt, i.rm),
         imm: i64::from(i.bits),
         ..Op::of(code)
     });
 }
 
-/// `fd = f(fa, fb)` where no rounding happens.
-fn f_exact(b: &mut Builder, code: Code, fmt: Fmt, i: &Insn) {
-    b.fp_on(i, true);
+/// A result in `rd`; `dirty` if flags may be raised.
+fn to_x(b: &mut Builder, code: Code, fmt: Fmt, c: Reg, dirty: bool, i: &Insn) {
+    b.fp_on(i, dirty);
+    let rd = b.dest(i.rd);
     b.push(Op {
-        rd: Reg(i.rd),
+        rd,
         a: Reg(i.rs1),
         b: Reg(i.rs2),
-        aux: fp_aux(fmt, 0),
+        c,
+        aux: fp_aux(fmt, i.rm),
         imm: i64::from(i.bits),
         ..Op::of(code)
     });
+}
+
+fn f(b: &mut Builder, code: Code, fmt: Fmt, i: &Insn) {
+    to_f(b, code, fmt, Reg(i.rs3), i);
 }
 
 fn compare(b: &mut Builder, code: Code, fmt: Fmt, i: &Insn) {
-    b.fp_on(i, true);
-    let rd = b.dest(i.rd);
-    b.push(Op {
-        rd,
-        a: Reg(i.rs1),
-        b: Reg(i.rs2),
-        aux: fp_aux(fmt, 0),
-        imm: i64::from(i.bits),
-        ..Op::of(code)
-    });
+    to_x(b, code, fmt, Reg::ZERO, true, i);
 }
 
-fn to_x(b: &mut Builder, code: Code, fmt: Fmt, dirty: bool, i: &Insn) {
-    b.fp_on(i, dirty);
-    let rd = b.dest(i.rd);
-    b.push(Op { rd, a: Reg(i.rs1), aux: fp_aux(fmt, 0), imm: i64::from(i.bits), ..Op::of(code) });
+/// The bits or the class of `fa`, which raises nothing.
+fn inspect(b: &mut Builder, code: Code, fmt: Fmt, i: &Insn) {
+    to_x(b, code, fmt, Reg::ZERO, false, i);
 }
 
 fn to_int(b: &mut Builder, fmt: Fmt, kind: IntKind, i: &Insn) {
-    b.fp_on(i, true);
-    let rd = b.dest(i.rd);
-    b.push(Op {
-        rd,
-        a: Reg(i.rs1),
-        c: Reg(kind as u8),
-        aux: fp_aux(fmt, i.rm),
-        imm: i64::from(i.bits),
-        ..Op::of(Code::FToInt)
-    });
+    to_x(b, Code::FToInt, fmt, Reg(kind as u8), true, i);
 }
 
 fn from_int(b: &mut Builder, fmt: Fmt, kind: IntKind, i: &Insn) {
-    b.fp_on(i, true);
-    b.push(Op {
-        rd: Reg(i.rd),
-        a: Reg(i.rs1),
-        c: Reg(kind as u8),
-        aux: fp_aux(fmt, i.rm),
-        imm: i64::from(i.bits),
-        ..Op::of(Code::FFromInt)
-    });
-}
-
-fn from_bits(b: &mut Builder, fmt: Fmt, i: &Insn) {
-    b.fp_on(i, true);
-    b.push(Op {
-        rd: Reg(i.rd),
-        a: Reg(i.rs1),
-        aux: fp_aux(fmt, 0),
-        imm: i64::from(i.bits),
-        ..Op::of(Code::FFromBits)
-    });
+    to_f(b, Code::FFromInt, fmt, Reg(kind as u8), i);
 }
 
 fn convert(b: &mut Builder, to: Fmt, from: Fmt, i: &Insn) {
-    b.fp_on(i, true);
-    b.push(Op {
-        rd: Reg(i.rd),
-        a: Reg(i.rs1),
-        c: Reg(from as u8),
-        aux: fp_aux(to, i.rm),
-        imm: i64::from(i.bits),
-        ..Op::of(Code::FCvtFmt)
-    });
+    to_f(b, Code::FCvtFmt, to, Reg(from as u8), i);
 }
 
 fn load_immediate(b: &mut Builder, fmt: Fmt, i: &Insn) {
@@ -189,19 +150,19 @@ pub(super) const ROWS: Rows = &[
     (FsqrtS, |b, i| f(b, Code::FSqrt, Fmt::S, i)),
     (FroundS, |b, i| f(b, Code::FRound, Fmt::S, i)),
     (FroundnxS, |b, i| f(b, Code::FRoundNx, Fmt::S, i)),
-    (FsgnjS, |b, i| f_exact(b, Code::FSgnj, Fmt::S, i)),
-    (FsgnjnS, |b, i| f_exact(b, Code::FSgnjn, Fmt::S, i)),
-    (FsgnjxS, |b, i| f_exact(b, Code::FSgnjx, Fmt::S, i)),
-    (FminS, |b, i| f_exact(b, Code::FMin, Fmt::S, i)),
-    (FmaxS, |b, i| f_exact(b, Code::FMax, Fmt::S, i)),
-    (FminmS, |b, i| f_exact(b, Code::FMinm, Fmt::S, i)),
-    (FmaxmS, |b, i| f_exact(b, Code::FMaxm, Fmt::S, i)),
+    (FsgnjS, |b, i| f(b, Code::FSgnj, Fmt::S, i)),
+    (FsgnjnS, |b, i| f(b, Code::FSgnjn, Fmt::S, i)),
+    (FsgnjxS, |b, i| f(b, Code::FSgnjx, Fmt::S, i)),
+    (FminS, |b, i| f(b, Code::FMin, Fmt::S, i)),
+    (FmaxS, |b, i| f(b, Code::FMax, Fmt::S, i)),
+    (FminmS, |b, i| f(b, Code::FMinm, Fmt::S, i)),
+    (FmaxmS, |b, i| f(b, Code::FMaxm, Fmt::S, i)),
     (FeqS, |b, i| compare(b, Code::FEq, Fmt::S, i)),
     (FltS, |b, i| compare(b, Code::FLt, Fmt::S, i)),
     (FleS, |b, i| compare(b, Code::FLe, Fmt::S, i)),
     (FltqS, |b, i| compare(b, Code::FLtq, Fmt::S, i)),
     (FleqS, |b, i| compare(b, Code::FLeq, Fmt::S, i)),
-    (FclassS, |b, i| to_x(b, Code::FClass, Fmt::S, false, i)),
+    (FclassS, |b, i| inspect(b, Code::FClass, Fmt::S, i)),
     (FcvtWS, |b, i| to_int(b, Fmt::S, IntKind::W, i)),
     (FcvtSW, |b, i| from_int(b, Fmt::S, IntKind::W, i)),
     (FcvtWuS, |b, i| to_int(b, Fmt::S, IntKind::Wu, i)),
@@ -210,8 +171,8 @@ pub(super) const ROWS: Rows = &[
     (FcvtSL, |b, i| from_int(b, Fmt::S, IntKind::L, i)),
     (FcvtLuS, |b, i| to_int(b, Fmt::S, IntKind::Lu, i)),
     (FcvtSLu, |b, i| from_int(b, Fmt::S, IntKind::Lu, i)),
-    (FmvXW, |b, i| to_x(b, Code::FToBits, Fmt::S, false, i)),
-    (FmvWX, |b, i| from_bits(b, Fmt::S, i)),
+    (FmvXW, |b, i| inspect(b, Code::FToBits, Fmt::S, i)),
+    (FmvWX, |b, i| f(b, Code::FFromBits, Fmt::S, i)),
     (FliS, |b, i| load_immediate(b, Fmt::S, i)),
     (FcvtSD, |b, i| convert(b, Fmt::S, Fmt::D, i)),
     (FcvtSH, |b, i| convert(b, Fmt::S, Fmt::H, i)),
@@ -229,19 +190,19 @@ pub(super) const ROWS: Rows = &[
     (FsqrtD, |b, i| f(b, Code::FSqrt, Fmt::D, i)),
     (FroundD, |b, i| f(b, Code::FRound, Fmt::D, i)),
     (FroundnxD, |b, i| f(b, Code::FRoundNx, Fmt::D, i)),
-    (FsgnjD, |b, i| f_exact(b, Code::FSgnj, Fmt::D, i)),
-    (FsgnjnD, |b, i| f_exact(b, Code::FSgnjn, Fmt::D, i)),
-    (FsgnjxD, |b, i| f_exact(b, Code::FSgnjx, Fmt::D, i)),
-    (FminD, |b, i| f_exact(b, Code::FMin, Fmt::D, i)),
-    (FmaxD, |b, i| f_exact(b, Code::FMax, Fmt::D, i)),
-    (FminmD, |b, i| f_exact(b, Code::FMinm, Fmt::D, i)),
-    (FmaxmD, |b, i| f_exact(b, Code::FMaxm, Fmt::D, i)),
+    (FsgnjD, |b, i| f(b, Code::FSgnj, Fmt::D, i)),
+    (FsgnjnD, |b, i| f(b, Code::FSgnjn, Fmt::D, i)),
+    (FsgnjxD, |b, i| f(b, Code::FSgnjx, Fmt::D, i)),
+    (FminD, |b, i| f(b, Code::FMin, Fmt::D, i)),
+    (FmaxD, |b, i| f(b, Code::FMax, Fmt::D, i)),
+    (FminmD, |b, i| f(b, Code::FMinm, Fmt::D, i)),
+    (FmaxmD, |b, i| f(b, Code::FMaxm, Fmt::D, i)),
     (FeqD, |b, i| compare(b, Code::FEq, Fmt::D, i)),
     (FltD, |b, i| compare(b, Code::FLt, Fmt::D, i)),
     (FleD, |b, i| compare(b, Code::FLe, Fmt::D, i)),
     (FltqD, |b, i| compare(b, Code::FLtq, Fmt::D, i)),
     (FleqD, |b, i| compare(b, Code::FLeq, Fmt::D, i)),
-    (FclassD, |b, i| to_x(b, Code::FClass, Fmt::D, false, i)),
+    (FclassD, |b, i| inspect(b, Code::FClass, Fmt::D, i)),
     (FcvtWD, |b, i| to_int(b, Fmt::D, IntKind::W, i)),
     (FcvtDW, |b, i| from_int(b, Fmt::D, IntKind::W, i)),
     (FcvtWuD, |b, i| to_int(b, Fmt::D, IntKind::Wu, i)),
@@ -250,8 +211,8 @@ pub(super) const ROWS: Rows = &[
     (FcvtDL, |b, i| from_int(b, Fmt::D, IntKind::L, i)),
     (FcvtLuD, |b, i| to_int(b, Fmt::D, IntKind::Lu, i)),
     (FcvtDLu, |b, i| from_int(b, Fmt::D, IntKind::Lu, i)),
-    (FmvXD, |b, i| to_x(b, Code::FToBits, Fmt::D, false, i)),
-    (FmvDX, |b, i| from_bits(b, Fmt::D, i)),
+    (FmvXD, |b, i| inspect(b, Code::FToBits, Fmt::D, i)),
+    (FmvDX, |b, i| f(b, Code::FFromBits, Fmt::D, i)),
     (FliD, |b, i| load_immediate(b, Fmt::D, i)),
     (FcvtDS, |b, i| convert(b, Fmt::D, Fmt::S, i)),
     (FcvtDH, |b, i| convert(b, Fmt::D, Fmt::H, i)),
@@ -269,19 +230,19 @@ pub(super) const ROWS: Rows = &[
     (FsqrtH, |b, i| f(b, Code::FSqrt, Fmt::H, i)),
     (FroundH, |b, i| f(b, Code::FRound, Fmt::H, i)),
     (FroundnxH, |b, i| f(b, Code::FRoundNx, Fmt::H, i)),
-    (FsgnjH, |b, i| f_exact(b, Code::FSgnj, Fmt::H, i)),
-    (FsgnjnH, |b, i| f_exact(b, Code::FSgnjn, Fmt::H, i)),
-    (FsgnjxH, |b, i| f_exact(b, Code::FSgnjx, Fmt::H, i)),
-    (FminH, |b, i| f_exact(b, Code::FMin, Fmt::H, i)),
-    (FmaxH, |b, i| f_exact(b, Code::FMax, Fmt::H, i)),
-    (FminmH, |b, i| f_exact(b, Code::FMinm, Fmt::H, i)),
-    (FmaxmH, |b, i| f_exact(b, Code::FMaxm, Fmt::H, i)),
+    (FsgnjH, |b, i| f(b, Code::FSgnj, Fmt::H, i)),
+    (FsgnjnH, |b, i| f(b, Code::FSgnjn, Fmt::H, i)),
+    (FsgnjxH, |b, i| f(b, Code::FSgnjx, Fmt::H, i)),
+    (FminH, |b, i| f(b, Code::FMin, Fmt::H, i)),
+    (FmaxH, |b, i| f(b, Code::FMax, Fmt::H, i)),
+    (FminmH, |b, i| f(b, Code::FMinm, Fmt::H, i)),
+    (FmaxmH, |b, i| f(b, Code::FMaxm, Fmt::H, i)),
     (FeqH, |b, i| compare(b, Code::FEq, Fmt::H, i)),
     (FltH, |b, i| compare(b, Code::FLt, Fmt::H, i)),
     (FleH, |b, i| compare(b, Code::FLe, Fmt::H, i)),
     (FltqH, |b, i| compare(b, Code::FLtq, Fmt::H, i)),
     (FleqH, |b, i| compare(b, Code::FLeq, Fmt::H, i)),
-    (FclassH, |b, i| to_x(b, Code::FClass, Fmt::H, false, i)),
+    (FclassH, |b, i| inspect(b, Code::FClass, Fmt::H, i)),
     (FcvtWH, |b, i| to_int(b, Fmt::H, IntKind::W, i)),
     (FcvtHW, |b, i| from_int(b, Fmt::H, IntKind::W, i)),
     (FcvtWuH, |b, i| to_int(b, Fmt::H, IntKind::Wu, i)),
@@ -290,11 +251,11 @@ pub(super) const ROWS: Rows = &[
     (FcvtHL, |b, i| from_int(b, Fmt::H, IntKind::L, i)),
     (FcvtLuH, |b, i| to_int(b, Fmt::H, IntKind::Lu, i)),
     (FcvtHLu, |b, i| from_int(b, Fmt::H, IntKind::Lu, i)),
-    (FmvXH, |b, i| to_x(b, Code::FToBits, Fmt::H, false, i)),
-    (FmvHX, |b, i| from_bits(b, Fmt::H, i)),
+    (FmvXH, |b, i| inspect(b, Code::FToBits, Fmt::H, i)),
+    (FmvHX, |b, i| f(b, Code::FFromBits, Fmt::H, i)),
     (FliH, |b, i| load_immediate(b, Fmt::H, i)),
     (FcvtHS, |b, i| convert(b, Fmt::H, Fmt::S, i)),
     (FcvtHD, |b, i| convert(b, Fmt::H, Fmt::D, i)),
 
-    (FcvtmodWD, |b, i| to_x(b, Code::FToIntMod, Fmt::D, true, i)),
+    (FcvtmodWD, |b, i| to_x(b, Code::FToIntMod, Fmt::D, Reg::ZERO, true, i)),
 ];

@@ -11,21 +11,21 @@ fn is_plain(csr: i64) -> bool {
     matches!(csr, 0x001..=0x003 | 0x140..=0x143 | 0x340..=0x343)
 }
 
-fn csr(b: &mut Builder, access: CsrAccess, rd: u8, source: Reg, i: &Insn) {
+/// `source` holds the operand, which is zero for sure where the field of `rs1` is: then set and clear only read.
+fn csr(b: &mut Builder, access: CsrAccess, source: Reg, i: &Insn) {
+    let access = if access != CsrAccess::Write && i.rs1 == 0 { CsrAccess::Read } else { access };
     let plain = access == CsrAccess::Read || is_plain(i.imm);
     let helper = if plain { Helper::CsrPlain } else { Helper::Csr };
-    b.call(helper, rd, source.0, 0, access as u8, i64::from(i.bits));
+    b.call(helper, i.rd, source.0, 0, access as u8, i64::from(i.bits));
 }
 
 fn csr_reg(b: &mut Builder, access: CsrAccess, i: &Insn) {
-    let access = if access != CsrAccess::Write && i.rs1 == 0 { CsrAccess::Read } else { access };
-    csr(b, access, i.rd, Reg(i.rs1), i);
+    csr(b, access, Reg(i.rs1), i);
 }
 
 fn csr_imm(b: &mut Builder, access: CsrAccess, i: &Insn) {
-    let access = if access != CsrAccess::Write && i.rs1 == 0 { CsrAccess::Read } else { access };
     b.push(Op { rd: Reg::TEMP, imm: i64::from(i.rs1), ..Op::of(Code::Const) });
-    csr(b, access, i.rd, Reg::TEMP, i);
+    csr(b, access, Reg::TEMP, i);
 }
 
 fn call(b: &mut Builder, helper: Helper, i: &Insn) {
