@@ -1,5 +1,7 @@
 //! The state of a hart that engines and generated code work on.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use frontend::ir::Reg;
 use softmmu::{Mmu, Trap};
 
@@ -12,24 +14,62 @@ pub const MSTATUS_FS: u64 = 3 << 13;
 #[repr(C)]
 #[derive(Clone, Debug)]
 pub struct HartState {
+    /// Instructions retired since reset, not counting what `minstret` was set to.
+    pub instret: u64,
+    /// Virtual address of the current code page.
+    pub page: u64,
     /// Integer registers, then the temporaries and the sink of the IR. `x[0]` is 0.
     pub x: [u64; Reg::COUNT],
     /// Floating-point registers, NaN-boxed.
     pub f: [u64; 32],
     /// Virtual address of the next instruction.
     pub pc: u64,
-    /// Virtual address of the current code page.
-    pub page: u64,
     /// `mstatus` with the bits that hardware keeps; SD is derived when it is read.
     pub mstatus: u64,
-    /// Instructions retired since reset, not counting what `minstret` was set to.
-    pub instret: u64,
     /// During a helper: instructions of the current block that retired before it, not yet in `instret`.
     pub partial: u64,
     /// Accrued exception flags: NV 16, DZ 8, OF 4, UF 2, NX 1.
     pub fflags: u8,
     /// Dynamic rounding mode; 5 to 7 are invalid.
     pub frm: u8,
+    /// What generated code keeps for itself.
+    pub native: Native,
+}
+
+/// The part of the state that belongs to generated code and the code around it. Addresses are of the host.
+#[repr(C)]
+#[derive(Clone, Debug, Default)]
+pub struct Native {
+    /// The [`softmmu::Context`] in force.
+    pub(crate) context: u64,
+    /// The poll word.
+    pub(crate) poll: u64,
+    /// The hart, as its callbacks want it.
+    pub(crate) hart: u64,
+    /// Functions that generated code calls.
+    pub(crate) callbacks: Callbacks,
+    /// The value of a slow load, or where a slow store has nothing more to store.
+    pub(crate) bounce: [u64; 2],
+    /// The trap, when generated code was left for one.
+    pub(crate) trap_cause: u64,
+    pub(crate) trap_tval: u64,
+    /// The direct jump that was not linked yet: where its displacement is, and the number of the guest page it is in.
+    pub(crate) link_site: u64,
+    pub(crate) link_page: u32,
+    /// 0: the floating-point registers are in `f`. 1: they are in host registers, as in `f`, and rounding mode and flags in
+    /// the host's. 3: the same, but `f` is behind, and mstatus.FS is Dirty.
+    pub(crate) fp_live: u8,
+    pub(crate) control: u32,
+}
+
+/// See [`Native::callbacks`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Callbacks {
+    pub(crate) load: u64,
+    pub(crate) store: u64,
+    pub(crate) step: u64,
+    pub(crate) call: u64,
 }
 
 impl Default for HartState {
@@ -44,6 +84,7 @@ impl Default for HartState {
             partial: 0,
             fflags: 0,
             frm: 0,
+            native: Native::default(),
         }
     }
 }
@@ -54,8 +95,13 @@ pub trait Hart {
     fn state(&mut self) -> &mut HartState;
     /// The hart's view of memory.
     fn mmu(&mut self) -> &mut Mmu;
+    /// Not 0 when somebody asked the hart to leave the engine. Its address does not change.
+    fn poll_word(&self) -> &AtomicU32;
     /// Whether somebody asked the hart to leave the engine.
-    fn polled(&self) -> bool;
+    #[inline(always)]
+    fn polled(&self) -> bool {
+        self.poll_word().load(Ordering::Relaxed) != 0
+    }
     /// Carries out the helper of a [`frontend::ir::Code::Call`]. The instruction's address is `state().page + op.at`. A
     /// helper that does not fall through sets `state().pc`.
     ///

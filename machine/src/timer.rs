@@ -196,7 +196,7 @@ mod tests {
     }
 
     fn kicked(hart: &HartShared) -> bool {
-        hart.is_polled()
+        hart.poll_word().load(Ordering::Relaxed) != 0
     }
 
     fn wait_for_kick(hart: &HartShared) {

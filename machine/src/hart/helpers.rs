@@ -25,8 +25,8 @@ impl jit::Hart for Hart {
     }
 
     #[inline(always)]
-    fn polled(&self) -> bool {
-        self.shared.is_polled()
+    fn poll_word(&self) -> &std::sync::atomic::AtomicU32 {
+        self.shared.poll_word()
     }
 
     fn call(&mut self, op: &Op) -> Result<(), Trap> {

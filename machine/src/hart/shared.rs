@@ -82,10 +82,10 @@ impl HartShared {
         }
     }
 
-    /// Whether the hart should leave the engine.
+    /// Not 0 when the hart should leave the engine.
     #[inline(always)]
-    pub fn is_polled(&self) -> bool {
-        self.poll.load(Ordering::Relaxed) != 0
+    pub fn poll_word(&self) -> &AtomicU32 {
+        &self.poll
     }
 
     /// Clears the poll word; the caller must look at every source of work afterwards.

@@ -1,0 +1,102 @@
+//! The memory that generated code lies in: one memory file, mapped twice. Code is written through one mapping and runs in
+//! the other, so no mapping is ever both writable and executable.
+
+#![allow(unsafe_code, reason = "maps memory, and writes code while other threads run other parts of it")]
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// The two mappings. Offsets in the arena are the same in both.
+pub(crate) struct Arena {
+    /// Host address of the writable mapping.
+    writable: usize,
+    /// Host address of the executable mapping.
+    executable: usize,
+    size: usize,
+}
+
+impl Arena {
+    /// An arena of `size` bytes, of which the host gives what is used.
+    pub(crate) fn new(size: usize) -> std::io::Result<Self> {
+        let file = memfd_create("hartvm-code", MemfdFlags::CLOEXEC)?;
+        ftruncate(&file, size as u64)?;
+        let map = |prot| {
+            // SAFETY: a new mapping at an address that the kernel chooses.
+            unsafe { mmap(std::ptr::null_mut(), size, prot, MapFlags::SHARED, &file, 0) }
+        };
+        let writable = map(ProtFlags::READ | ProtFlags::WRITE)?.expose_provenance();
+        let executable = match map(ProtFlags::READ | ProtFlags::EXEC) {
+            Ok(executable) => executable.expose_provenance(),
+            Err(error) => {
+                // SAFETY: mapped above, and nothing refers to it.
+                let _ = unsafe { munmap(std::ptr::with_exposed_provenance_mut(writable), size) };
+                return Err(error.into());
+            }
+        };
+        Ok(Self { writable, executable, size })
+    }
+
+    /// Bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Host address of the code at an offset.
+    #[inline]
+    pub(crate) fn address(&self, offset: u32) -> u64 {
+        self.executable as u64 + u64::from(offset)
+    }
+
+    /// The offset of a host address in the executable mapping.
+    pub(crate) fn offset(&self, address: u64) -> Option<u32> {
+        let offset = address.checked_sub(self.executable as u64)?;
+        (offset < self.size as u64).then_some(offset as u32)
+    }
+
+    /// Copies code to a place that no thread executes.
+    pub(crate) fn write(&self, offset: u32, code: &[u8]) {
+        assert!(offset as usize + code.len() <= self.size);
+        // SAFETY: inside the mapping. No Rust reference to the arena's bytes exists, and no thread executes these, which
+        // the caller's lock on the cache keeps so until the code is published.
+        unsafe {
+            let to = std::ptr::with_exposed_provenance_mut::<u8>(self.writable + offset as usize);
+            std::ptr::copy_nonoverlapping(code.as_ptr(), to, code.len());
+        }
+    }
+
+    /// Changes the displacement of a jump, which other threads may be executing. Returns what it was.
+    pub(crate) fn patch(&self, field: u32, displacement: u32) -> u32 {
+        assert!(field.is_multiple_of(4) && (field as usize) < self.size);
+        // SAFETY: inside the mapping and aligned; words that are patched are accessed in no other way once they are
+        // published.
+        let word = unsafe {
+            AtomicU32::from_ptr(std::ptr::with_exposed_provenance_mut(self.writable + field as usize))
+        };
+        word.swap(displacement, Ordering::Release)
+    }
+
+    /// Replaces the first five bytes at `entry`, a multiple of 16, by a jump to `target`. Other threads may be executing them: the
+    /// first instruction there is at least as long.
+    pub(crate) fn divert(&self, entry: u32, target: u32) {
+        assert!(entry.is_multiple_of(16) && (entry as usize) < self.size);
+        // SAFETY: as in `patch`.
+        let word = unsafe {
+            AtomicU64::from_ptr(std::ptr::with_exposed_provenance_mut(self.writable + entry as usize))
+        };
+        let displacement = target.wrapping_sub(entry + 5);
+        let old = word.load(Ordering::Relaxed);
+        let jump = 0xe9 | u64::from(displacement) << 8;
+        word.store(old & !0xff_ffff_ffff | jump, Ordering::Release);
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        for address in [self.writable, self.executable] {
+            // SAFETY: mapped by `new`; whoever could run code in it or write to it is gone with the arena.
+            let _ = unsafe { munmap(std::ptr::with_exposed_provenance_mut(address), self.size) };
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! The cache of generated code that the harts of a machine share: which blocks there are, by physical address, how they are
+//! linked, when they are killed, and when their memory is used again.
+//!
+//! # Life of a block
+//!
+//! A hart that wants to translate asks [`CodeCache::begin`] for the page. The granules of the block's bytes are *watched*
+//! ([`softmmu::GuestMemory::watch_code`]) and the bytes read again, so that a store from then on is noticed; a page that harts
+//! may still store to unnoticed is not translated before all have answered [`Request::DropWrites`]. The code is assembled
+//! without a lock, and published by [`CodeCache::publish`], unless the page was written meanwhile.
+//!
+//! A store to watched granules kills the blocks that overlap it: links to them are taken back, and their entry is diverted to
+//! the dispatcher, for jump caches that still know it. The code itself stays until its region is reused.
+//!
+//! # Regions
+//!
+//! The arena is a ring of regions. When the first code is put into one, the next, which holds the oldest code, is retired: its
+//! blocks are killed and every hart is asked to forget where code is. It is used again only when all have answered. Nobody
+//! waits for that; until then blocks are interpreted.
+
+mod arena;
+mod harts;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use softmmu::{CodeWatcher, GuestMemory, PAGE_SIZE};
+
+pub(crate) use arena::Arena;
+pub(crate) use harts::{Participant, Request};
+
+use crate::backend::{self, Link, Thunks};
+use harts::Harts;
+
+/// Bytes of the arena.
+const ARENA_SIZE: usize = 64 << 20;
+const REGIONS: u32 = 16;
+const REGION_SIZE: u32 = ARENA_SIZE as u32 / REGIONS;
+
+/// A page whose blocks were killed this many times is interpreted from then on.
+const MAX_KILLS: u32 = 200;
+
+/// Most physical address of a page that can be translated; links name pages by 32 bits.
+const MAX_ADDRESS: u64 = 1 << 44;
+
+/// Generated code for the blocks of a machine, shared by its harts.
+pub struct CodeCache {
+    pub(crate) arena: Arena,
+    pub(crate) thunks: Thunks,
+    memory: GuestMemory,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    blocks: HashMap<u64, Block, BuildHasherDefault<AddressHasher>>,
+    pages: HashMap<u64, Page, BuildHasherDefault<AddressHasher>>,
+    harts: Harts,
+    /// Where the next code goes, and the end of its region.
+    cursor: u32,
+    region_end: u32,
+    /// The request by which the region after the cursor's is retired.
+    retired: u64,
+    stats: CacheStats,
+}
+
+/// What happened in the cache since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Blocks translated.
+    pub blocks: u64,
+    /// Guest instructions translated.
+    pub insns: u64,
+    /// Bytes of generated code.
+    pub bytes: u64,
+    /// Blocks killed by stores.
+    pub killed: u64,
+    /// Regions retired.
+    pub retired: u64,
+    /// Direct jumps linked.
+    pub links: u64,
+}
+
+struct Block {
+    /// Arena offset of the entry.
+    entry: u32,
+    /// Bytes of the guest's code.
+    length: u16,
+    /// Direct jumps that lead here: where their displacement is, and what it was before.
+    incoming: Vec<(u32, u32)>,
+}
+
+#[derive(Default)]
+struct Page {
+    /// Offsets of the page's blocks.
+    blocks: Vec<u16>,
+    /// Counts stores to watched granules.
+    version: u64,
+    kills: u32,
+    watch: Watch,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Watch {
+    #[default]
+    Not,
+    /// Watched, but some hart may not have answered the request yet.
+    Asked(u64),
+    /// Every store is noticed.
+    Complete,
+}
+
+/// Leave to translate a block, until somebody stores to its page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket {
+    version: u64,
+}
+
+impl CodeCache {
+    /// An empty cache for code in `memory`. `None` if the host cannot run generated code.
+    pub fn new(memory: &GuestMemory) -> Option<Arc<Self>> {
+        if !backend::is_supported() {
+            return None;
+        }
+        let arena = Arena::new(ARENA_SIZE)
+            .inspect_err(|error| log::warn!("no memory for generated code, guests are interpreted: {error}"))
+            .ok()?;
+        let (code, thunks) = backend::shared_code();
+        arena.write(0, &code);
+        let inner = Inner {
+            blocks: HashMap::default(),
+            pages: HashMap::default(),
+            harts: Harts::default(),
+            cursor: (code.len() as u32).next_multiple_of(16),
+            region_end: REGION_SIZE,
+            retired: 0,
+            stats: CacheStats::default(),
+        };
+        let cache =
+            Arc::new(Self { arena, thunks, memory: memory.clone(), inner: Mutex::new(inner) });
+        let watcher: Arc<dyn CodeWatcher> = cache.clone();
+        memory.set_code_watcher(Arc::downgrade(&watcher));
+        Some(cache)
+    }
+
+    /// Counts so far.
+    pub fn stats(&self) -> CacheStats {
+        self.inner.lock().stats
+    }
+
+    pub(crate) fn join(&self, participant: Arc<Participant>) {
+        self.inner.lock().harts.join(participant);
+    }
+
+    pub(crate) fn leave(&self, participant: &Arc<Participant>) {
+        self.inner.lock().harts.leave(participant);
+    }
+
+    /// Host address of the code for the block at physical address `pa`.
+    pub(crate) fn find(&self, pa: u64) -> Option<u64> {
+        let inner = self.inner.lock();
+        inner.blocks.get(&pa).map(|block| self.arena.address(block.entry))
+    }
+
+    /// Asks to translate a block at `pa`. Its bytes, `length` of them, are watched from now on if that is granted; they must
+    /// be read after that.
+    pub(crate) fn begin(&self, pa: u64, length: u16) -> Option<Ticket> {
+        let page_pa = pa & !(PAGE_SIZE - 1);
+        if page_pa >= MAX_ADDRESS || !self.memory.is_ram(page_pa, PAGE_SIZE) {
+            return None;
+        }
+        let mut inner = self.inner.lock();
+        let Inner { pages, harts, .. } = &mut *inner;
+        let page = pages.entry(page_pa).or_default();
+        if page.kills >= MAX_KILLS {
+            return None;
+        }
+        let written = self.memory.watch_code(pa, u64::from(length));
+        if page.watch == Watch::Not {
+            page.watch =
+                if written { Watch::Asked(harts.ask(Request::DropWrites(page_pa))) } else { Watch::Complete };
+        }
+        if let Watch::Asked(number) = page.watch
+            && harts.have_answered(number)
+        {
+            self.memory.writes_dropped(page_pa);
+            page.watch = Watch::Complete;
+        }
+        (page.watch == Watch::Complete).then_some(Ticket { version: page.version })
+    }
+
+    /// Publishes the code of the block at `pa`: `place` is given the code's offset in the arena and returns the code. Gives the
+    /// code's host address, or nothing if the page was written since the ticket was given, or there is no memory now.
+    pub(crate) fn publish<'a>(
+        &self,
+        pa: u64,
+        ticket: Ticket,
+        guest: (u16, usize),
+        size: usize,
+        place: impl FnOnce(u32) -> (&'a [u8], &'a [Link]),
+    ) -> Option<u64> {
+        let page_pa = pa & !(PAGE_SIZE - 1);
+        let mut inner = self.inner.lock();
+        if inner.pages.get(&page_pa)?.version != ticket.version {
+            return None;
+        }
+        if let Some(block) = inner.blocks.get(&pa) {
+            // Another hart was faster.
+            return Some(self.arena.address(block.entry));
+        }
+        let entry = self.allocate(&mut inner, size as u32)?;
+        let (code, links) = place(entry);
+        self.arena.write(entry, code);
+        let (length, insns) = guest;
+        inner.blocks.insert(pa, Block { entry, length, incoming: Vec::new() });
+        inner.pages.entry(page_pa).or_default().blocks.push((pa & (PAGE_SIZE - 1)) as u16);
+        inner.stats.blocks += 1;
+        inner.stats.insns += insns as u64;
+        inner.stats.bytes += size as u64;
+        for link in links {
+            self.link_in(&mut inner, entry + link.field, page_pa + u64::from(link.target));
+        }
+        Some(self.arena.address(entry))
+    }
+
+    /// Links the direct jump whose displacement is at `site` to the block at `pa`, if that exists.
+    pub(crate) fn link(&self, site: u64, pa: u64) {
+        if let Some(field) = self.arena.offset(site) {
+            self.link_in(&mut self.inner.lock(), field, pa);
+        }
+    }
+
+    fn link_in(&self, inner: &mut Inner, field: u32, pa: u64) {
+        let Some(block) = inner.blocks.get_mut(&pa) else { return };
+        if block.incoming.iter().any(|&(other, _)| other == field) {
+            return;
+        }
+        let displacement = (block.entry + backend::BODY).wrapping_sub(field + 4);
+        let old = self.arena.patch(field, displacement);
+        block.incoming.push((field, old));
+        inner.stats.links += 1;
+    }
+
+    fn kill(&self, block: &Block) {
+        for &(field, old) in &block.incoming {
+            self.arena.patch(field, old);
+        }
+        self.arena.divert(block.entry, backend::dead(&self.thunks));
+    }
+
+    /// Finds room for `size` bytes of code.
+    fn allocate(&self, inner: &mut Inner, size: u32) -> Option<u32> {
+        let size = size.next_multiple_of(16);
+        if size > REGION_SIZE / 2 {
+            return None;
+        }
+        if inner.cursor + size > inner.region_end {
+            if !inner.harts.have_answered(inner.retired) {
+                return None;
+            }
+            let next = if inner.region_end as usize == self.arena.size() { 0 } else { inner.region_end };
+            inner.cursor = next.max((self.shared_size()).next_multiple_of(16) * u32::from(next == 0));
+            inner.region_end = next + REGION_SIZE;
+            let after = if inner.region_end as usize == self.arena.size() { 0 } else { inner.region_end };
+            self.retire(inner, after..after + REGION_SIZE);
+        }
+        let entry = inner.cursor;
+        inner.cursor += size;
+        Some(entry)
+    }
+
+    fn shared_size(&self) -> u32 {
+        backend::shared_size(&self.thunks)
+    }
+
+    /// Kills all blocks in a part of the arena.
+    fn retire(&self, inner: &mut Inner, region: std::ops::Range<u32>) {
+        let Inner { blocks, pages, harts, stats, .. } = inner;
+        let before = blocks.len();
+        blocks.retain(|&pa, block| {
+            block.incoming.retain(|(field, _)| !region.contains(field));
+            if !region.contains(&block.entry) {
+                return true;
+            }
+            self.kill(block);
+            if let Entry::Occupied(mut page) = pages.entry(pa & !(PAGE_SIZE - 1)) {
+                let offset = (pa & (PAGE_SIZE - 1)) as u16;
+                page.get_mut().blocks.retain(|&other| other != offset);
+                if page.get().blocks.is_empty() {
+                    self.memory.unwatch_code(*page.key());
+                    page.get_mut().version += 1;
+                    page.get_mut().watch = Watch::Not;
+                }
+            }
+            false
+        });
+        if blocks.len() != before {
+            inner.retired = harts.ask(Request::ForgetCode);
+            stats.retired += 1;
+        }
+    }
+}
+
+impl CodeWatcher for CodeCache {
+    fn code_written(&self, pa: u64, length: u64) {
+        let page_pa = pa & !(PAGE_SIZE - 1);
+        let mut inner = self.inner.lock();
+        let Inner { blocks, pages, stats, .. } = &mut *inner;
+        let Some(page) = pages.get_mut(&page_pa) else { return };
+        page.version += 1;
+        let before = page.blocks.len();
+        page.blocks.retain(|&offset| {
+            let start = page_pa + u64::from(offset);
+            let overlaps =
+                |block: &Block| start < pa + length && pa < start + u64::from(block.length);
+            if !blocks.get(&start).is_some_and(overlaps) {
+                return true;
+            }
+            if let Some(block) = blocks.remove(&start) {
+                self.kill(&block);
+                stats.killed += 1;
+            }
+            false
+        });
+        if page.blocks.len() != before {
+            page.kills += 1;
+        }
+        if page.blocks.is_empty() {
+            self.memory.unwatch_code(page_pa);
+            page.watch = Watch::Not;
+        }
+    }
+}
+
+/// Physical addresses are spread enough that one multiplication hashes them well.
+#[derive(Default)]
+pub(crate) struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte) ^ self.0);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        let product = (value ^ value >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ product >> 32;
+    }
+}

@@ -1,0 +1,624 @@
+//! Integer operations. Those that [`is_simple`] lists use rax as their only scratch register.
+
+use dynasm::dynasm;
+use dynasmrt::DynasmApi;
+use frontend::ir::{Code, Op, Reg};
+
+use super::Translator;
+use super::asm::{Cc, Width, op};
+use super::regs::{Loc, RAX, RCX, RDX, field, loc, pinned};
+
+/// `number` of [`super::asm::Asm::rm_imm`].
+mod imm {
+    pub(super) const ADD: u8 = 0;
+    pub(super) const OR: u8 = 1;
+    pub(super) const AND: u8 = 4;
+    pub(super) const XOR: u8 = 6;
+    pub(super) const CMP: u8 = 7;
+}
+
+/// `number` of [`super::asm::Asm::shift_imm`].
+mod shift {
+    pub(super) const ROL: u8 = 0;
+    pub(super) const ROR: u8 = 1;
+    pub(super) const SHL: u8 = 4;
+    pub(super) const SHR: u8 = 5;
+    pub(super) const SAR: u8 = 7;
+}
+
+/// Operations that clobber nothing but rax.
+pub(super) fn is_simple(code: Code) -> bool {
+    use Code::*;
+    matches!(
+        code,
+        Const | PcRel
+            | Mov
+            | Add
+            | Sub
+            | And
+            | Or
+            | Xor
+            | AddW
+            | SubW
+            | Sh1add
+            | Sh2add
+            | Sh3add
+            | AddI
+            | AndI
+            | OrI
+            | XorI
+            | SllI
+            | SrlI
+            | SraI
+            | AddIW
+            | SllIW
+            | SrlIW
+            | SraIW
+            | SllIUw
+            | SextB
+            | SextH
+            | ZextH
+            | Mul
+            | MulW
+            | Sll
+            | Srl
+            | Sra
+    )
+}
+
+impl Translator {
+    /// The host register that holds `reg`: its own, or `scratch`, loaded now.
+    pub(super) fn get(&mut self, reg: Reg, scratch: u8) -> u8 {
+        match loc(reg) {
+            Loc::Reg(host) => host,
+            slot @ Loc::Slot(_) => {
+                if reg == Reg::ZERO {
+                    self.asm.mov_imm(scratch, 0);
+                } else {
+                    self.asm.rm(Width::Q, &[op::MOV], scratch, slot);
+                }
+                scratch
+            }
+        }
+    }
+
+    /// Copies `reg` to a host register.
+    pub(super) fn copy(&mut self, host: u8, reg: Reg) {
+        let from = self.get(reg, host);
+        self.mov(host, from);
+    }
+
+    pub(super) fn mov(&mut self, to: u8, from: u8) {
+        if to != from {
+            self.asm.rm(Width::Q, &[op::MOV], to, Loc::Reg(from));
+        }
+    }
+
+    /// Where to compute the result for `rd`, if that must not be a register of `busy`.
+    fn target(&self, rd: Reg, busy: &[Reg]) -> u8 {
+        match pinned(rd) {
+            Some(host) if !busy.contains(&rd) => host,
+            _ => RAX,
+        }
+    }
+
+    /// Writes a result that is in a host register to `rd`.
+    pub(super) fn put(&mut self, rd: Reg, from: u8) {
+        match loc(rd) {
+            Loc::Reg(host) => self.mov(host, from),
+            slot @ Loc::Slot(_) => {
+                if rd != Reg::SINK {
+                    self.asm.rm(Width::Q, &[op::STORE], from, slot);
+                }
+            }
+        }
+    }
+
+    /// `reg op= rm`, 64 bits.
+    fn q(&mut self, opcode: u8, reg: u8, rm: Loc) {
+        self.asm.rm(Width::Q, &[opcode], reg, rm);
+    }
+
+    fn sign_extend_w(&mut self, reg: u8) {
+        self.q(op::MOVSXD, reg, Loc::Reg(reg));
+    }
+
+    fn binary(&mut self, width: Width, opcode: u8, commutes: bool, op: &Op) {
+        let (mut a, mut b) = (op.a, op.b);
+        if commutes && (op.rd == b || pinned(a).is_none() && pinned(b).is_some() && op.rd != a) {
+            (a, b) = (b, a);
+        }
+        if width == Width::Q && op.rd == a && pinned(a).is_none() && op.rd != Reg::SINK {
+            if let Loc::Reg(from) = loc(b) {
+                // The other direction of the same opcode.
+                return self.asm.rm(Width::Q, &[opcode & !2], from, loc(a));
+            }
+        }
+        let d = self.target(op.rd, if op.rd == a { &[] } else { std::slice::from_ref(&b) });
+        self.copy(d, a);
+        self.asm.rm(width, &[opcode], d, loc(b));
+        if width == Width::D {
+            self.sign_extend_w(d);
+        }
+        self.put(op.rd, d);
+    }
+
+    /// `a op !b`, as the complement of `b` first.
+    fn binary_not(&mut self, opcode: u8, op: &Op) {
+        self.copy(RAX, op.b);
+        dynasm!(self.asm ; .arch x64 ; not rax);
+        self.q(opcode, RAX, loc(op.a));
+        self.put(op.rd, RAX);
+    }
+
+    fn binary_imm(&mut self, width: Width, number: u8, op: &Op) {
+        let Ok(imm) = i32::try_from(op.imm) else {
+            // Immediates of instructions have 12 bits.
+            return self.step(op);
+        };
+        if width == Width::Q && op.rd == op.a && op.rd != Reg::SINK {
+            return self.asm.rm_imm(width, number, loc(op.rd), imm);
+        }
+        let d = self.target(op.rd, &[]);
+        match pinned(op.a) {
+            Some(a) if number == imm::ADD && (a != d || width == Width::Q) => self.asm.lea(width, d, a, imm),
+            _ => {
+                self.copy(d, op.a);
+                if imm != 0 || number != imm::ADD {
+                    self.asm.rm_imm(width, number, Loc::Reg(d), imm);
+                }
+            }
+        }
+        if width == Width::D {
+            self.sign_extend_w(d);
+        }
+        self.put(op.rd, d);
+    }
+
+    fn shift_imm(&mut self, width: Width, number: u8, op: &Op) {
+        let amount = op.imm as u8;
+        if width == Width::Q && op.rd == op.a && op.rd != Reg::SINK {
+            return self.asm.shift_imm(width, number, loc(op.rd), amount);
+        }
+        let d = self.target(op.rd, &[]);
+        self.copy(d, op.a);
+        self.asm.shift_imm(width, number, Loc::Reg(d), amount);
+        if width == Width::D {
+            self.sign_extend_w(d);
+        }
+        self.put(op.rd, d);
+    }
+
+    /// Shifts by a register: x86's mask the amount as RISC-V's do.
+    fn shift(&mut self, width: Width, number: u8, op: &Op) {
+        let a = self.get(op.a, RAX);
+        let (b, d) = match pinned(op.b) {
+            Some(b) => (b, self.target(op.rd, &[])),
+            // The amount has to be in a register, and rax may be taken: shift in rcx's stead by way of the target.
+            None if a == RAX => {
+                let d = self.target(op.rd, &[]);
+                if d == RAX {
+                    return self.shift_in_memory(width, number, op);
+                }
+                self.copy(d, op.b);
+                (d, d)
+            }
+            None => {
+                self.copy(RAX, op.b);
+                (RAX, self.target(op.rd, &[]))
+            }
+        };
+        self.shift_registers(width, number, d, a, b);
+        if width == Width::D {
+            self.sign_extend_w(d);
+        }
+        self.put(op.rd, d);
+    }
+
+    fn shift_registers(&mut self, width: Width, number: u8, d: u8, a: u8, b: u8) {
+        match (width, number) {
+            (Width::Q, shift::SHL) => dynasm!(self.asm ; .arch x64 ; shlx Rq(d), Rq(a), Rq(b)),
+            (Width::Q, shift::SHR) => dynasm!(self.asm ; .arch x64 ; shrx Rq(d), Rq(a), Rq(b)),
+            (Width::Q, _) => dynasm!(self.asm ; .arch x64 ; sarx Rq(d), Rq(a), Rq(b)),
+            (Width::D, shift::SHL) => dynasm!(self.asm ; .arch x64 ; shlx Rd(d), Rd(a), Rd(b)),
+            (Width::D, shift::SHR) => dynasm!(self.asm ; .arch x64 ; shrx Rd(d), Rd(a), Rd(b)),
+            (Width::D, _) => dynasm!(self.asm ; .arch x64 ; sarx Rd(d), Rd(a), Rd(b)),
+        }
+    }
+
+    /// All three operands in memory: the value is an operand of the instruction.
+    fn shift_in_memory(&mut self, width: Width, number: u8, op: &Op) {
+        let Loc::Slot(a) = loc(op.a) else { return };
+        self.copy(RAX, op.b);
+        match (width, number) {
+            (Width::Q, shift::SHL) => dynasm!(self.asm ; .arch x64 ; shlx rax, QWORD [r15 + a], rax),
+            (Width::Q, shift::SHR) => dynasm!(self.asm ; .arch x64 ; shrx rax, QWORD [r15 + a], rax),
+            (Width::Q, _) => dynasm!(self.asm ; .arch x64 ; sarx rax, QWORD [r15 + a], rax),
+            (Width::D, shift::SHL) => dynasm!(self.asm ; .arch x64 ; shlx eax, DWORD [r15 + a], eax),
+            (Width::D, shift::SHR) => dynasm!(self.asm ; .arch x64 ; shrx eax, DWORD [r15 + a], eax),
+            (Width::D, _) => dynasm!(self.asm ; .arch x64 ; sarx eax, DWORD [r15 + a], eax),
+        }
+        if width == Width::D {
+            self.sign_extend_w(RAX);
+        }
+        self.put(op.rd, RAX);
+    }
+
+    fn rotate(&mut self, width: Width, number: u8, op: &Op) {
+        self.copy(RCX, op.b);
+        self.copy(RAX, op.a);
+        self.asm.rm(width, &[0xd3], number, Loc::Reg(RAX));
+        if width == Width::D {
+            self.sign_extend_w(RAX);
+        }
+        self.put(op.rd, RAX);
+    }
+
+    /// `(zext or not)(a) << scale + b`
+    fn shift_add(&mut self, scale: u8, unsigned_word: bool, op: &Op) {
+        if unsigned_word {
+            self.asm.rm(Width::D, &[op::MOV], RAX, loc(op.a));
+        }
+        let a = if unsigned_word { RAX } else { self.get(op.a, RAX) };
+        match pinned(op.b) {
+            Some(b) => {
+                let d = self.target(op.rd, &[]);
+                match scale {
+                    0 => dynasm!(self.asm ; .arch x64 ; lea Rq(d), [Rq(b) + Rq(a)]),
+                    1 => dynasm!(self.asm ; .arch x64 ; lea Rq(d), [Rq(b) + Rq(a) * 2]),
+                    2 => dynasm!(self.asm ; .arch x64 ; lea Rq(d), [Rq(b) + Rq(a) * 4]),
+                    _ => dynasm!(self.asm ; .arch x64 ; lea Rq(d), [Rq(b) + Rq(a) * 8]),
+                }
+                self.put(op.rd, d);
+            }
+            None => {
+                self.mov(RAX, a);
+                if scale != 0 {
+                    self.asm.shift_imm(Width::Q, shift::SHL, Loc::Reg(RAX), scale);
+                }
+                self.q(op::ADD, RAX, loc(op.b));
+                self.put(op.rd, RAX);
+            }
+        }
+    }
+
+    /// Sets the flags for `a - b`.
+    pub(super) fn compare(&mut self, a: Reg, b: Reg) {
+        match (loc(a), loc(b)) {
+            (Loc::Reg(a), _) if b == Reg::ZERO => self.q(op::TEST, a, Loc::Reg(a)),
+            (a @ Loc::Slot(_), _) if b == Reg::ZERO => self.asm.rm_imm(Width::Q, imm::CMP, a, 0),
+            (Loc::Reg(a), b) => self.q(op::CMP, a, b),
+            (a, Loc::Reg(b)) => self.asm.rm(Width::Q, &[op::CMP & !2], b, a),
+            (_, b) => {
+                let a = self.get(a, RAX);
+                self.q(op::CMP, a, b);
+            }
+        }
+    }
+
+    fn set(&mut self, cc: Cc, rd: Reg) {
+        self.asm.rm(Width::D, &[0x0f, 0x90 | cc as u8], 0, Loc::Reg(RAX));
+        let d = self.target(rd, &[]);
+        dynasm!(self.asm ; .arch x64 ; movzx Rd(d), al);
+        self.put(rd, d);
+    }
+
+    fn set_less_imm(&mut self, cc: Cc, op: &Op) {
+        let Ok(imm) = i32::try_from(op.imm) else { return self.step(op) };
+        self.asm.rm_imm(Width::Q, imm::CMP, loc(op.a), imm);
+        self.set(cc, op.rd);
+    }
+
+    /// `a` if the condition holds for `a - b`, else `b`.
+    fn select(&mut self, cc: Cc, op: &Op) {
+        self.copy(RAX, op.b);
+        self.asm.rm(Width::Q, &[op::CMP & !2], RAX, loc(op.a));
+        self.asm.rm(Width::Q, &[0x0f, 0x40 | cc as u8], RAX, loc(op.a));
+        self.put(op.rd, RAX);
+    }
+
+    fn conditional_zero(&mut self, cc: Cc, op: &Op) {
+        self.asm.mov_imm(RAX, 0);
+        self.asm.rm_imm(Width::Q, imm::CMP, loc(op.b), 0);
+        self.asm.rm(Width::Q, &[0x0f, 0x40 | cc as u8], RAX, loc(op.a));
+        self.put(op.rd, RAX);
+    }
+
+    fn mul(&mut self, width: Width, op: &Op) {
+        let (a, b) = if op.rd == op.b { (op.b, op.a) } else { (op.a, op.b) };
+        let d = self.target(op.rd, if op.rd == a { &[] } else { std::slice::from_ref(&b) });
+        self.copy(d, a);
+        self.asm.rm(width, &[0x0f, 0xaf], d, loc(b));
+        if width == Width::D {
+            self.sign_extend_w(d);
+        }
+        self.put(op.rd, d);
+    }
+
+    /// The high half; `number` is 4 for unsigned, 5 for signed operands.
+    fn mul_high(&mut self, number: u8, op: &Op) {
+        self.copy(RAX, op.a);
+        self.asm.rm(Width::Q, &[0xf7], number, loc(op.b));
+        self.put(op.rd, RDX);
+    }
+
+    fn mul_high_mixed(&mut self, op: &Op) {
+        self.copy(RAX, op.a);
+        self.mov(RCX, RAX);
+        self.asm.rm(Width::Q, &[0xf7], 4, loc(op.b));
+        // As a signed number a negative `a` is 2^64 less.
+        self.asm.shift_imm(Width::Q, shift::SAR, Loc::Reg(RCX), 63);
+        self.q(op::AND, RCX, loc(op.b));
+        self.q(op::SUB, RDX, Loc::Reg(RCX));
+        self.put(op.rd, RDX);
+    }
+
+    fn divide(&mut self, width: Width, signed: bool, remainder: bool, op: &Op) {
+        let (by_zero, by_minus_one, done) = (self.asm.label(), self.asm.label(), self.asm.label());
+        self.asm.rm(width, &[op::MOV], RCX, loc(op.b));
+        self.asm.rm(width, &[op::MOV], RAX, loc(op.a));
+        self.asm.rm(width, &[op::TEST], RCX, Loc::Reg(RCX));
+        self.asm.jcc(Cc::Equal, by_zero);
+        if signed {
+            self.asm.rm_imm(width, imm::CMP, Loc::Reg(RCX), -1);
+            self.asm.jcc(Cc::Equal, by_minus_one);
+            match width {
+                Width::D => dynasm!(self.asm ; .arch x64 ; cdq ; idiv ecx),
+                Width::Q => dynasm!(self.asm ; .arch x64 ; cqo ; idiv rcx),
+            }
+        } else {
+            self.asm.mov_imm(RDX, 0);
+            self.asm.rm(width, &[0xf7], 6, Loc::Reg(RCX));
+        }
+        self.asm.bind(done);
+        let result = if remainder { RDX } else { RAX };
+        if width == Width::D {
+            self.sign_extend_w(result);
+        }
+        self.put(op.rd, result);
+        self.cold(move |t| {
+            t.asm.bind(by_zero);
+            t.mov(RDX, RAX);
+            t.asm.mov_imm(RAX, u64::MAX);
+            t.asm.jmp(done);
+            if signed {
+                // The one quotient that overflows is its own negation.
+                t.asm.bind(by_minus_one);
+                t.asm.mov_imm(RDX, 0);
+                t.asm.rm(width, &[0xf7], 3, Loc::Reg(RAX));
+                t.asm.jmp(done);
+            }
+        });
+    }
+
+    /// `opcode` with the 0xf3 prefix: lzcnt, tzcnt, popcnt.
+    fn count(&mut self, width: Width, opcode: u8, op: &Op) {
+        let a = self.get(op.a, RAX);
+        match (width, opcode) {
+            (Width::Q, 0xbd) => dynasm!(self.asm ; .arch x64 ; lzcnt rax, Rq(a)),
+            (Width::Q, 0xbc) => dynasm!(self.asm ; .arch x64 ; tzcnt rax, Rq(a)),
+            (Width::Q, _) => dynasm!(self.asm ; .arch x64 ; popcnt rax, Rq(a)),
+            (Width::D, 0xbd) => dynasm!(self.asm ; .arch x64 ; lzcnt eax, Rd(a)),
+            (Width::D, 0xbc) => dynasm!(self.asm ; .arch x64 ; tzcnt eax, Rd(a)),
+            (Width::D, _) => dynasm!(self.asm ; .arch x64 ; popcnt eax, Rd(a)),
+        }
+        self.put(op.rd, RAX);
+    }
+
+    /// bts, btr, btc by a register: `opcode` is the second byte.
+    fn bit(&mut self, opcode: u8, op: &Op) {
+        self.copy(RCX, op.b);
+        self.copy(RAX, op.a);
+        self.asm.rm(Width::Q, &[0x0f, opcode], RCX, Loc::Reg(RAX));
+        self.put(op.rd, RAX);
+    }
+
+    /// The same by a constant: `number` is 5 bts, 6 btr, 7 btc.
+    fn bit_imm(&mut self, number: u8, op: &Op) {
+        let d = self.target(op.rd, &[]);
+        self.copy(d, op.a);
+        self.asm.rm(Width::Q, &[0x0f, 0xba], number, Loc::Reg(d));
+        self.asm.push(op.imm as u8 & 63);
+        self.put(op.rd, d);
+    }
+
+    fn extend(&mut self, width: Width, opcode: &[u8], op: &Op) {
+        let a = self.get(op.a, RAX);
+        let d = self.target(op.rd, &[]);
+        // Without a REX prefix, registers 4 to 7 would be ah to bh.
+        self.mov(RAX, a);
+        self.asm.rm(width, opcode, d, Loc::Reg(RAX));
+        self.put(op.rd, d);
+    }
+
+    /// Each byte that is not zero becomes all ones: `((a & 0x7f..) + 0x7f.. | a) & 0x80..` has bit 7 of those.
+    fn or_combine(&mut self, op: &Op) {
+        const LOW7: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+        self.copy(RAX, op.a);
+        self.asm.mov_imm(RCX, LOW7);
+        dynasm!(self.asm ; .arch x64
+            ; mov rdx, rax
+            ; and rdx, rcx
+            ; add rdx, rcx
+            ; or rdx, rax
+            ; not rcx
+            ; and rdx, rcx
+            // 1 becomes 255 in each byte.
+            ; shr rdx, 7
+            ; mov rax, rdx
+            ; shl rdx, 8
+            ; sub rdx, rax
+        );
+        self.put(op.rd, RDX);
+    }
+
+    /// An operation of the integer file that is neither memory nor control.
+    pub(super) fn integer(&mut self, o: &Op) {
+        use Width::{D, Q};
+        match o.code {
+            Code::Const => match loc(o.rd) {
+                Loc::Reg(host) => self.asm.mov_imm(host, o.imm as u64),
+                slot @ Loc::Slot(_) => match i32::try_from(o.imm) {
+                    Ok(imm) => {
+                        self.asm.rm(Q, &[0xc7], 0, slot);
+                        self.asm.push_i32(imm);
+                    }
+                    Err(_) => {
+                        self.asm.mov_imm(RAX, o.imm as u64);
+                        self.put(o.rd, RAX);
+                    }
+                },
+            },
+            Code::PcRel => {
+                let d = self.target(o.rd, &[]);
+                self.page_plus(d, o.imm);
+                self.put(o.rd, d);
+            }
+            Code::Mov => {
+                let a = self.get(o.a, RAX);
+                self.put(o.rd, a);
+            }
+            Code::Add => match (pinned(o.a), pinned(o.b), pinned(o.rd)) {
+                (Some(a), Some(b), Some(d)) if d != a && d != b => {
+                    dynasm!(self.asm ; .arch x64 ; lea Rq(d), [Rq(a) + Rq(b)]);
+                }
+                _ => self.binary(Q, op::ADD, true, o),
+            },
+            Code::Sub => self.binary(Q, op::SUB, false, o),
+            Code::And => self.binary(Q, op::AND, true, o),
+            Code::Or => self.binary(Q, op::OR, true, o),
+            Code::Xor => self.binary(Q, op::XOR, true, o),
+            Code::Andn => self.binary_not(op::AND, o),
+            Code::Orn => self.binary_not(op::OR, o),
+            Code::Xnor => self.binary_not(op::XOR, o),
+            Code::Sll => self.shift(Q, shift::SHL, o),
+            Code::Srl => self.shift(Q, shift::SHR, o),
+            Code::Sra => self.shift(Q, shift::SAR, o),
+            Code::Slt => {
+                self.compare(o.a, o.b);
+                self.set(Cc::Less, o.rd);
+            }
+            Code::Sltu if o.a == Reg::ZERO => {
+                self.compare(o.b, Reg::ZERO);
+                self.set(Cc::NotEqual, o.rd);
+            }
+            Code::Sltu => {
+                self.compare(o.a, o.b);
+                self.set(Cc::Below, o.rd);
+            }
+            Code::AddW => self.binary(D, op::ADD, true, o),
+            Code::SubW => self.binary(D, op::SUB, false, o),
+            Code::SllW => self.shift(D, shift::SHL, o),
+            Code::SrlW => self.shift(D, shift::SHR, o),
+            Code::SraW => self.shift(D, shift::SAR, o),
+            Code::Mul => self.mul(Q, o),
+            Code::MulW => self.mul(D, o),
+            Code::Mulh => self.mul_high(5, o),
+            Code::Mulhu => self.mul_high(4, o),
+            Code::Mulhsu => self.mul_high_mixed(o),
+            Code::Div => self.divide(Q, true, false, o),
+            Code::Divu => self.divide(Q, false, false, o),
+            Code::Rem => self.divide(Q, true, true, o),
+            Code::Remu => self.divide(Q, false, true, o),
+            Code::DivW => self.divide(D, true, false, o),
+            Code::DivuW => self.divide(D, false, false, o),
+            Code::RemW => self.divide(D, true, true, o),
+            Code::RemuW => self.divide(D, false, true, o),
+            Code::Sh1add => self.shift_add(1, false, o),
+            Code::Sh2add => self.shift_add(2, false, o),
+            Code::Sh3add => self.shift_add(3, false, o),
+            Code::AddUw => self.shift_add(0, true, o),
+            Code::Sh1addUw => self.shift_add(1, true, o),
+            Code::Sh2addUw => self.shift_add(2, true, o),
+            Code::Sh3addUw => self.shift_add(3, true, o),
+            Code::Max => self.select(Cc::Greater, o),
+            Code::Maxu => self.select(Cc::Above, o),
+            Code::Min => self.select(Cc::Less, o),
+            Code::Minu => self.select(Cc::Below, o),
+            Code::Rol => self.rotate(Q, shift::ROL, o),
+            Code::Ror => self.rotate(Q, shift::ROR, o),
+            Code::RolW => self.rotate(D, shift::ROL, o),
+            Code::RorW => self.rotate(D, shift::ROR, o),
+            Code::Bclr => self.bit(0xb3, o),
+            Code::Binv => self.bit(0xbb, o),
+            Code::Bset => self.bit(0xab, o),
+            Code::Bext => {
+                self.copy(RAX, o.a);
+                self.copy(RCX, o.b);
+                dynasm!(self.asm ; .arch x64 ; shrx rax, rax, rcx ; and eax, BYTE 1);
+                self.put(o.rd, RAX);
+            }
+            Code::CzeroEqz => self.conditional_zero(Cc::NotEqual, o),
+            Code::CzeroNez => self.conditional_zero(Cc::Equal, o),
+
+            Code::AddI => self.binary_imm(Q, imm::ADD, o),
+            Code::AndI => self.binary_imm(Q, imm::AND, o),
+            Code::OrI => self.binary_imm(Q, imm::OR, o),
+            Code::XorI => self.binary_imm(Q, imm::XOR, o),
+            Code::AddIW if o.imm == 0 => {
+                let d = self.target(o.rd, &[]);
+                self.q(op::MOVSXD, d, loc(o.a));
+                self.put(o.rd, d);
+            }
+            Code::AddIW => self.binary_imm(D, imm::ADD, o),
+            Code::SllI => self.shift_imm(Q, shift::SHL, o),
+            Code::SrlI => self.shift_imm(Q, shift::SHR, o),
+            Code::SraI => self.shift_imm(Q, shift::SAR, o),
+            Code::SllIW => self.shift_imm(D, shift::SHL, o),
+            Code::SrlIW => self.shift_imm(D, shift::SHR, o),
+            Code::SraIW => self.shift_imm(D, shift::SAR, o),
+            Code::SllIUw => {
+                let d = self.target(o.rd, &[]);
+                self.asm.rm(D, &[op::MOV], d, loc(o.a));
+                self.asm.shift_imm(Q, shift::SHL, Loc::Reg(d), o.imm as u8);
+                self.put(o.rd, d);
+            }
+            Code::SltI => self.set_less_imm(Cc::Less, o),
+            Code::SltuI => self.set_less_imm(Cc::Below, o),
+            Code::RorI => self.shift_imm(Q, shift::ROR, o),
+            Code::RorIW => self.shift_imm(D, shift::ROR, o),
+            Code::BclrI => self.bit_imm(6, o),
+            Code::BinvI => self.bit_imm(7, o),
+            Code::BsetI => self.bit_imm(5, o),
+            Code::BextI => {
+                self.copy(RAX, o.a);
+                self.asm.shift_imm(Q, shift::SHR, Loc::Reg(RAX), o.imm as u8 & 63);
+                self.asm.rm_imm(D, imm::AND, Loc::Reg(RAX), 1);
+                self.put(o.rd, RAX);
+            }
+
+            Code::Clz => self.count(Q, 0xbd, o),
+            Code::Ctz => self.count(Q, 0xbc, o),
+            Code::Cpop => self.count(Q, 0xb8, o),
+            Code::ClzW => self.count(D, 0xbd, o),
+            Code::CtzW => self.count(D, 0xbc, o),
+            Code::CpopW => self.count(D, 0xb8, o),
+            Code::SextB => self.extend(Q, &[0x0f, 0xbe], o),
+            Code::SextH => self.extend(Q, &[0x0f, 0xbf], o),
+            Code::ZextH => self.extend(D, &[0x0f, 0xb7], o),
+            Code::OrcB => self.or_combine(o),
+            Code::Rev8 => {
+                self.copy(RAX, o.a);
+                dynasm!(self.asm ; .arch x64 ; bswap rax);
+                self.put(o.rd, RAX);
+            }
+            _ => self.step(o),
+        }
+    }
+
+    /// `host = virtual address of the code page + offset`
+    pub(super) fn page_plus(&mut self, host: u8, offset: i64) {
+        match i32::try_from(offset) {
+            Ok(offset) => {
+                self.q(op::MOV, host, Loc::Slot(field!(page)));
+                if offset != 0 {
+                    self.asm.rm_imm(Width::Q, imm::ADD, Loc::Reg(host), offset);
+                }
+            }
+            Err(_) => {
+                self.asm.mov_imm(host, offset as u64);
+                self.q(op::ADD, host, Loc::Slot(field!(page)));
+            }
+        }
+    }
+}

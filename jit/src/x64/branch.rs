@@ -1,0 +1,154 @@
+//! Jumps and branches.
+//!
+//! Inside a page they lead to the target block itself once it exists (a *link*). Everything else, and every return and
+//! indirect jump, looks the target up in the context's executable-code cache. The poll word is tested before a jump backwards
+//! and before an indirect one, so on every cycle of blocks.
+
+use std::mem::offset_of;
+
+use dynasm::dynasm;
+use dynasmrt::DynasmApi;
+use frontend::ir::{Code, Op, Reg};
+use softmmu::{Context, EXEC_BITS, ExecEntry};
+
+use super::asm::{Cc, Label, Width};
+use super::regs::{Loc, RAX, RCX, RDX, field, pinned};
+use super::{Link, Translator};
+
+const EXEC: i32 = Context::EXEC_OFFSET as i32;
+const PAYLOAD: i32 = offset_of!(ExecEntry, payload) as i32;
+
+/// The bits of a program counter that select its slot; they are in place for a slot of 16 bytes when scaled by 8.
+const EXEC_MASK: i32 = ((1 << EXEC_BITS) - 1) << 1;
+const _: () = assert!(size_of::<ExecEntry>() == 16);
+
+fn in_page(target: i64) -> Option<u16> {
+    u16::try_from(target).ok().filter(|&target| target < 4096)
+}
+
+impl Translator {
+    pub(super) fn branch(&mut self, op: &Op) {
+        let cc = match op.code {
+            Code::Beq => Cc::Equal,
+            Code::Bne => Cc::NotEqual,
+            Code::Blt => Cc::Less,
+            Code::Bge => Cc::GreaterEqual,
+            Code::Bltu => Cc::Below,
+            _ => Cc::AboveEqual,
+        };
+        if op.imm <= i64::from(op.at) {
+            self.poll_before(op.at);
+        }
+        self.compare(op.a, op.b);
+        match in_page(op.imm) {
+            Some(target) => self.link(Some(cc), target),
+            None => {
+                let taken = self.asm.label();
+                self.asm.jcc(cc, taken);
+                let target = op.imm;
+                self.cold(move |t| {
+                    t.asm.bind(taken);
+                    t.leave_page(target);
+                });
+            }
+        }
+        self.go_to(i64::from(op.at) + i64::from(op.aux));
+    }
+
+    pub(super) fn jump(&mut self, op: &Op) {
+        if op.imm <= i64::from(op.at) {
+            self.poll_before(op.at);
+        }
+        self.go_to(op.imm);
+    }
+
+    pub(super) fn jump_reg(&mut self, op: &Op) {
+        self.copy(RAX, op.a);
+        if op.imm != 0 {
+            self.asm.rm_imm(Width::Q, 0, Loc::Reg(RAX), op.imm as i32);
+        }
+        let next = i64::from(op.at) + i64::from(op.aux);
+        if op.rd != Reg::SINK {
+            let d = pinned(op.rd).unwrap_or(RCX);
+            self.page_plus(d, next);
+            self.put(op.rd, d);
+        }
+        let polled = self.poll();
+        let exit = self.thunks.exit_to;
+        self.cold(move |t| {
+            t.asm.bind(polled);
+            t.asm.jmp_to(exit);
+        });
+        self.look_up();
+    }
+
+    fn go_to(&mut self, target: i64) {
+        match in_page(target) {
+            Some(target) => self.link(None, target),
+            None => self.leave_page(target),
+        }
+    }
+
+    /// A direct jump to another page.
+    fn leave_page(&mut self, target: i64) {
+        self.page_plus(RAX, target);
+        self.look_up();
+    }
+
+    /// Jumps to the block at the guest address in rax.
+    fn look_up(&mut self) {
+        dynasm!(self.asm ; .arch x64
+            ; mov ecx, eax
+            ; and ecx, EXEC_MASK
+            ; cmp [r14 + rcx * 8 + EXEC], rax
+        );
+        self.asm.jcc_to(Cc::NotEqual, self.thunks.exit_to);
+        dynasm!(self.asm ; .arch x64 ; jmp QWORD [r14 + rcx * 8 + EXEC + PAYLOAD]);
+    }
+
+    /// A jump inside the page, patched when the target is known.
+    fn link(&mut self, cc: Option<Cc>, target: u16) {
+        if target == self.start {
+            return match cc {
+                Some(cc) => self.asm.jcc(cc, self.body),
+                None => self.asm.jmp(self.body),
+            };
+        }
+        let stub = self.asm.label();
+        let field = match cc {
+            Some(cc) => self.asm.jcc_patchable(cc, stub),
+            None => self.asm.jmp_patchable(stub),
+        };
+        self.links.push(Link { field, target });
+        self.cold(move |t| {
+            t.asm.bind(stub);
+            let site = t.asm.bind_at(field);
+            t.asm.lea_label(RCX, site);
+            t.asm.mov_imm(RDX, t.page.into());
+            t.asm.mov_imm(RAX, target.into());
+            t.asm.jmp_to(t.thunks.exit_link);
+        });
+    }
+
+    /// Tests the poll word; jumps to the label when it is set.
+    fn poll(&mut self) -> Label {
+        let polled = self.asm.label();
+        dynasm!(self.asm ; .arch x64 ; mov rcx, [r15 + field!(native.poll)]);
+        // cmp dword [rcx], 0
+        self.asm.extend([0x83, 0x39, 0]);
+        self.asm.jcc(Cc::NotEqual, polled);
+        polled
+    }
+
+    /// Leaves before the instruction at page offset `at`, if the poll word is set.
+    fn poll_before(&mut self, at: u16) {
+        let polled = self.poll();
+        let left = self.not_retired(at);
+        self.cold(move |t| {
+            t.asm.bind(polled);
+            t.asm.rm_imm(Width::Q, 5, Loc::Slot(field!(instret)), left as i32);
+            t.asm.mov_imm(RAX, at.into());
+            t.asm.jmp_to(t.thunks.exit_at);
+        });
+    }
+}

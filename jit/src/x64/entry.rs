@@ -1,0 +1,405 @@
+//! Code that every block shares: the way into generated code and out of it, and the ways to Rust and back.
+//!
+//! On the host's stack generated code has one frame, which [`emit`]'s `enter` makes. A *site* says where in its block
+//! something can go wrong: bits 15 to 0 are the instruction's offset in its page, the bits above how many instructions of
+//! the block have not retired before it, which is what the block has counted too many.
+
+use std::mem::offset_of;
+
+use dynasm::dynasm;
+use dynasmrt::DynasmApi;
+use softmmu::{Context, Entry, TLB_BITS};
+
+use super::asm::{Asm, Cc, Label, Width, op};
+use super::regs::{F_PINS, Loc, PINS, RAX, RCX, VOLATILE_PINS, f_slot, field, x_slot};
+use crate::context::MSTATUS_FS;
+
+/// Why generated code was left, as `enter` returns it.
+pub(crate) mod exit {
+    /// `pc` is the next instruction; nothing else is known of it.
+    pub(crate) const DISPATCH: u64 = 0;
+    /// As [`DISPATCH`], and the direct jump at `link_site` leads there.
+    pub(crate) const LINK: u64 = 1;
+    /// The instruction at `pc` raised the trap in `trap_cause` and `trap_tval`.
+    pub(crate) const TRAP: u64 = 2;
+    /// Generated code cannot do the instruction at `pc`.
+    pub(crate) const INTERPRET: u64 = 3;
+}
+
+/// What the functions behind [`crate::context::Callbacks`] return, apart from the addresses of memory accesses.
+pub(crate) mod status {
+    /// Go on.
+    pub(crate) const DONE: u64 = 0;
+    /// Go on by way of the dispatcher.
+    pub(crate) const LEAVE: u64 = 1;
+    /// A trap.
+    pub(crate) const TRAP: u64 = 2;
+}
+
+/// MXCSR with all exceptions masked and none raised, rounding to nearest.
+const MXCSR: u32 = 0x1f80;
+
+/// Where the shared code is: offsets in the arena.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Thunks {
+    /// `extern "sysv64" fn(code, state + BIAS, pc) -> exit`
+    pub(super) enter: u32,
+    /// Leaves for the page offset in eax.
+    pub(super) exit_at: u32,
+    /// Leaves for the address in rax.
+    pub(super) exit_to: u32,
+    /// Leaves; `pc` is set.
+    pub(super) exit: u32,
+    /// Leaves for the page offset in eax, by the direct jump that edx and ecx describe.
+    pub(super) exit_link: u32,
+    /// Where a killed block's entry jumps.
+    pub(super) dead: u32,
+    /// Finds the host address for an access of 1, 2, 4 or 8 bytes: address in rax, site in ecx; result in rax. Clobbers
+    /// rcx and rdx. By the time it returns, an access that has no address was done, and the result is a substitute.
+    pub(super) load: [u32; 4],
+    /// The same for a store; value in rdx, which is kept.
+    pub(super) store: [u32; 4],
+    /// Has the interpreter carry out the operation at rax; site in ecx.
+    pub(super) step: u32,
+    /// Calls the helper of the operation at rax; site in ecx. Returns with NZ when the dispatcher must be next.
+    pub(super) call: u32,
+    /// Makes the floating-point registers live, to be read (0) or written too (1): site in ecx, instruction in edx.
+    pub(super) fp_on: [u32; 2],
+    /// Bytes of it all.
+    pub(super) end: u32,
+}
+
+const READ: i32 = Context::READ_OFFSET as i32;
+const WRITE: i32 = Context::WRITE_OFFSET as i32;
+const ADDEND: i32 = offset_of!(Entry, addend) as i32;
+
+/// Mask of the offset of an address' slot in a table of the TLB, after a rotation by [`TLB_ROTATE`].
+pub(super) const TLB_MASK: i32 = ((1 << TLB_BITS) - 1) << 4;
+/// See [`TLB_MASK`].
+pub(super) const TLB_ROTATE: i8 = 12 - 4;
+const _: () = assert!(size_of::<Entry>() == 16);
+
+/// Assembles the shared code for the start of the arena.
+pub(crate) fn emit(asm: &mut Asm) -> Thunks {
+    let tables = Tables::emit(asm);
+    let mut thunks = Thunks { enter: emit_enter(asm), ..Thunks::default() };
+    let fp_save = emit_fp_save(asm, &tables);
+    let fp_load = emit_fp_load(asm, &tables);
+    let exit = emit_exits(asm, &mut thunks, fp_save);
+    let refuse = emit_refuse(asm, exit);
+    let shared = Shared { fp_save, fp_load, refuse };
+    for log2 in 0..4 {
+        thunks.load[log2] = emit_load(asm, &shared, 1 << log2);
+        thunks.store[log2] = emit_store(asm, &shared, 1 << log2);
+    }
+    thunks.step = emit_step(asm, &shared);
+    thunks.call = emit_call(asm, &shared);
+    thunks.fp_on = [false, true].map(|dirty| emit_fp_on(asm, &shared, dirty));
+    asm.resolve();
+    thunks.end = asm.here();
+    thunks
+}
+
+/// Labels that the thunks share.
+struct Shared {
+    fp_save: Label,
+    fp_load: Label,
+    refuse: Label,
+}
+
+/// Constants between the code.
+struct Tables {
+    /// fflags for the low six bits of MXCSR.
+    flags: Label,
+    /// MXCSR for each frm below 4.
+    rounding: Label,
+    /// MXCSR for Rust code.
+    host: Label,
+}
+
+impl Tables {
+    fn emit(asm: &mut Asm) -> Self {
+        let flags = asm.bind_here();
+        // IE, DE, ZE, OE, UE, PE against NX, UF, OF, DZ, NV; RISC-V has no flag for denormal operands.
+        for mxcsr in 0..64_u8 {
+            let bit = |from: u8, to: u8| (mxcsr >> from & 1) << to;
+            asm.push(bit(0, 4) | bit(2, 3) | bit(3, 2) | bit(4, 1) | bit(5, 0));
+        }
+        let rounding = asm.bind_here();
+        // RNE, RTZ, RDN, RUP against nearest, down, up, to zero.
+        for mode in [0, 3, 1, 2] {
+            asm.push_u32(MXCSR | mode << 13);
+        }
+        let host = asm.bind_here();
+        asm.push_u32(MXCSR);
+        Self { flags, rounding, host }
+    }
+}
+
+fn start(asm: &mut Asm) -> u32 {
+    asm.align(16, 0xcc);
+    asm.here()
+}
+
+fn call_label(asm: &mut Asm, label: Label) {
+    asm.push(0xe8);
+    asm.field(label);
+}
+
+fn load_pins(asm: &mut Asm, pins: &[(u8, u8)]) {
+    for &(guest, host) in pins {
+        asm.rm(Width::Q, &[op::MOV], host, Loc::Slot(x_slot(guest)));
+    }
+}
+
+fn store_pins(asm: &mut Asm, pins: &[(u8, u8)]) {
+    for &(guest, host) in pins {
+        asm.rm(Width::Q, &[op::STORE], host, Loc::Slot(x_slot(guest)));
+    }
+}
+
+fn emit_enter(asm: &mut Asm) -> u32 {
+    let enter = start(asm);
+    dynasm!(asm ; .arch x64
+        ; push rbx ; push rbp ; push r12 ; push r13 ; push r14 ; push r15 ; sub rsp, 8
+        ; mov r15, rsi ; mov rax, rdx ; mov rcx, rdi
+        ; mov r14, [r15 + field!(native.context)]
+    );
+    load_pins(asm, &PINS);
+    dynasm!(asm ; .arch x64 ; jmp rcx);
+    enter
+}
+
+/// Returns where to go with the code of the exit in eax.
+fn emit_exits(asm: &mut Asm, thunks: &mut Thunks, fp_save: Label) -> Label {
+    let exit = asm.label();
+    thunks.exit_link = start(asm);
+    dynasm!(asm ; .arch x64
+        ; mov [r15 + field!(native.link_site)], rcx
+        ; mov [r15 + field!(native.link_page)], edx
+        ; add rax, [r15 + field!(page)]
+        ; mov [r15 + field!(pc)], rax
+        ; mov eax, exit::LINK as i32
+    );
+    asm.jmp(exit);
+    thunks.exit_at = start(asm);
+    dynasm!(asm ; .arch x64 ; add rax, [r15 + field!(page)]);
+    // A killed block is entered with its address in rax.
+    thunks.dead = asm.here();
+    thunks.exit_to = asm.here();
+    dynasm!(asm ; .arch x64 ; and rax, BYTE -2 ; mov [r15 + field!(pc)], rax);
+    thunks.exit = asm.here();
+    asm.mov_imm(RAX, exit::DISPATCH);
+    asm.bind(exit);
+    store_pins(asm, &PINS);
+    save_fp_if_live(asm, fp_save);
+    dynasm!(asm ; .arch x64
+        ; add rsp, BYTE 8 ; pop r15 ; pop r14 ; pop r13 ; pop r12 ; pop rbp ; pop rbx ; ret
+    );
+    exit
+}
+
+/// Leaves from inside a thunk: its return address is on the stack, the site in ecx, the code of the exit in eax.
+fn emit_refuse(asm: &mut Asm, exit: Label) -> Label {
+    start(asm);
+    let refuse = asm.bind_here();
+    dynasm!(asm ; .arch x64
+        ; add rsp, BYTE 8
+        ; movzx edx, cx
+        ; add rdx, [r15 + field!(page)]
+        ; mov [r15 + field!(pc)], rdx
+        ; shr ecx, 16
+        ; sub [r15 + field!(instret)], rcx
+    );
+    asm.jmp(exit);
+    refuse
+}
+
+fn save_fp_if_live(asm: &mut Asm, fp_save: Label) {
+    let saved = asm.label();
+    dynasm!(asm ; .arch x64 ; test BYTE [r15 + field!(native.fp_live)], 1);
+    asm.jcc(Cc::Equal, saved);
+    call_label(asm, fp_save);
+    asm.bind(saved);
+}
+
+/// Puts the floating-point registers and flags into the state, and MXCSR as Rust wants it. Keeps all general registers.
+fn emit_fp_save(asm: &mut Asm, tables: &Tables) -> Label {
+    start(asm);
+    let fp_save = asm.bind_here();
+    let clean = asm.label();
+    dynasm!(asm ; .arch x64 ; push rax ; push rcx ; test BYTE [r15 + field!(native.fp_live)], 2);
+    asm.jcc(Cc::Equal, clean);
+    for (guest, host) in F_PINS {
+        dynasm!(asm ; .arch x64 ; vmovsd QWORD [r15 + f_slot(guest)], Rx(host));
+    }
+    dynasm!(asm ; .arch x64
+        ; stmxcsr [r15 + field!(native.control)]
+        ; mov eax, [r15 + field!(native.control)]
+        ; and eax, BYTE 63
+    );
+    asm.lea_label(RCX, tables.flags);
+    dynasm!(asm ; .arch x64 ; mov al, [rcx + rax] ; or [r15 + field!(fflags)], al);
+    asm.bind(clean);
+    asm.lea_label(RCX, tables.host);
+    dynasm!(asm ; .arch x64
+        ; ldmxcsr [rcx]
+        ; mov BYTE [r15 + field!(native.fp_live)], 0
+        ; pop rcx ; pop rax ; ret
+    );
+    fp_save
+}
+
+/// The reverse, leaving `fp_live` at cl. Clobbers rdx.
+fn emit_fp_load(asm: &mut Asm, tables: &Tables) -> Label {
+    start(asm);
+    let fp_load = asm.bind_here();
+    dynasm!(asm ; .arch x64 ; push rcx ; movzx edx, BYTE [r15 + field!(frm)]);
+    asm.lea_label(RCX, tables.rounding);
+    dynasm!(asm ; .arch x64 ; ldmxcsr [rcx + rdx * 4]);
+    for (guest, host) in F_PINS {
+        dynasm!(asm ; .arch x64 ; vmovsd Rx(host), QWORD [r15 + f_slot(guest)]);
+    }
+    dynasm!(asm ; .arch x64 ; pop rcx ; mov [r15 + field!(native.fp_live)], cl ; ret);
+    fp_load
+}
+
+/// Calls the function at `callback` of the state, whose arguments but the first are in place, and keeps the
+/// floating-point registers live if they are.
+fn call_rust(asm: &mut Asm, shared: &Shared, callback: i32) {
+    let (live, done) = (asm.label(), asm.label());
+    dynasm!(asm ; .arch x64 ; mov rdi, [r15 + field!(native.hart)] ; test BYTE [r15 + field!(native.fp_live)], 1);
+    asm.jcc(Cc::NotEqual, live);
+    dynasm!(asm ; .arch x64 ; call QWORD [r15 + callback]);
+    asm.jmp(done);
+    asm.bind(live);
+    dynasm!(asm ; .arch x64 ; movzx r8d, BYTE [r15 + field!(native.fp_live)] ; push r8 ; push r8);
+    call_label(asm, shared.fp_save);
+    dynasm!(asm ; .arch x64 ; call QWORD [r15 + callback] ; pop rcx ; pop rcx);
+    call_label(asm, shared.fp_load);
+    asm.bind(done);
+}
+
+/// Turns the address in rax into the host's, or jumps to the label. Clobbers rcx and rdx.
+fn probe(asm: &mut Asm, table: i32, size: i32) -> Label {
+    let miss = asm.label();
+    dynasm!(asm ; .arch x64
+        ; rorx rdx, rax, TLB_ROTATE
+        ; and edx, TLB_MASK
+        ; mov rcx, rax
+        ; sub rcx, [r14 + rdx + table]
+        ; cmp rcx, 4096 - size
+    );
+    asm.jcc(Cc::Above, miss);
+    dynasm!(asm ; .arch x64 ; add rax, [r14 + rdx + table + ADDEND]);
+    miss
+}
+
+/// What follows the call of a memory access: its result is in rax, the site on the stack.
+fn finish_access(asm: &mut Asm, shared: &Shared) {
+    let trap = asm.label();
+    load_pins(asm, &PINS[..VOLATILE_PINS]);
+    dynasm!(asm ; .arch x64 ; pop rcx ; test rax, rax);
+    asm.jcc(Cc::Equal, trap);
+    dynasm!(asm ; .arch x64 ; ret);
+    asm.bind(trap);
+    asm.mov_imm(RAX, exit::TRAP);
+    asm.jmp(shared.refuse);
+}
+
+fn emit_load(asm: &mut Asm, shared: &Shared, size: i32) -> u32 {
+    let load = start(asm);
+    dynasm!(asm ; .arch x64 ; push rcx);
+    let miss = probe(asm, READ, size);
+    dynasm!(asm ; .arch x64 ; pop rcx ; ret);
+    asm.bind(miss);
+    store_pins(asm, &PINS[..VOLATILE_PINS]);
+    dynasm!(asm ; .arch x64 ; mov rsi, rax ; mov edx, size);
+    call_rust(asm, shared, field!(native.callbacks.load));
+    finish_access(asm, shared);
+    load
+}
+
+fn emit_store(asm: &mut Asm, shared: &Shared, size: i32) -> u32 {
+    let store = start(asm);
+    dynasm!(asm ; .arch x64 ; push rcx ; push rdx);
+    let miss = probe(asm, WRITE, size);
+    dynasm!(asm ; .arch x64 ; pop rdx ; pop rcx ; ret);
+    asm.bind(miss);
+    dynasm!(asm ; .arch x64 ; pop rdx);
+    store_pins(asm, &PINS[..VOLATILE_PINS]);
+    dynasm!(asm ; .arch x64 ; mov rsi, rax ; mov ecx, size);
+    call_rust(asm, shared, field!(native.callbacks.store));
+    finish_access(asm, shared);
+    store
+}
+
+fn emit_step(asm: &mut Asm, shared: &Shared) -> u32 {
+    let step = start(asm);
+    let trap = asm.label();
+    dynasm!(asm ; .arch x64 ; push rcx);
+    store_pins(asm, &PINS);
+    dynasm!(asm ; .arch x64 ; mov rsi, rax);
+    call_rust(asm, shared, field!(native.callbacks.step));
+    load_pins(asm, &PINS);
+    dynasm!(asm ; .arch x64 ; pop rcx ; test eax, eax);
+    asm.jcc(Cc::NotEqual, trap);
+    dynasm!(asm ; .arch x64 ; ret);
+    asm.bind(trap);
+    asm.mov_imm(RAX, exit::TRAP);
+    asm.jmp(shared.refuse);
+    step
+}
+
+fn emit_call(asm: &mut Asm, shared: &Shared) -> u32 {
+    let call = start(asm);
+    let trap = asm.label();
+    dynasm!(asm ; .arch x64 ; push rcx);
+    store_pins(asm, &PINS);
+    save_fp_if_live(asm, shared.fp_save);
+    dynasm!(asm ; .arch x64
+        ; shr ecx, 16
+        ; neg rcx
+        ; mov [r15 + field!(partial)], rcx
+        ; mov rsi, rax
+        ; mov rdi, [r15 + field!(native.hart)]
+        ; call QWORD [r15 + field!(native.callbacks.call)]
+        ; mov QWORD [r15 + field!(partial)], 0
+        ; mov r14, [r15 + field!(native.context)]
+    );
+    load_pins(asm, &PINS);
+    dynasm!(asm ; .arch x64 ; pop rcx ; test eax, status::TRAP as i32);
+    asm.jcc(Cc::NotEqual, trap);
+    dynasm!(asm ; .arch x64 ; test eax, eax ; ret);
+    asm.bind(trap);
+    asm.mov_imm(RAX, exit::TRAP);
+    asm.jmp(shared.refuse);
+    call
+}
+
+/// Floating-point code needs mstatus.FS to be on, and a rounding mode that the host has.
+fn emit_fp_on(asm: &mut Asm, shared: &Shared, dirty: bool) -> u32 {
+    let fp_on = start(asm);
+    let (off, refused, live) = (asm.label(), asm.label(), asm.label());
+    dynasm!(asm ; .arch x64 ; test DWORD [r15 + field!(mstatus)], MSTATUS_FS as i32);
+    asm.jcc(Cc::Equal, off);
+    dynasm!(asm ; .arch x64 ; mov eax, exit::INTERPRET as i32 ; cmp BYTE [r15 + field!(frm)], 4);
+    asm.jcc(Cc::AboveEqual, refused);
+    if dirty {
+        dynasm!(asm ; .arch x64 ; or DWORD [r15 + field!(mstatus)], MSTATUS_FS as i32);
+    }
+    dynasm!(asm ; .arch x64 ; mov ecx, if dirty { 3 } else { 1 } ; test BYTE [r15 + field!(native.fp_live)], 1);
+    asm.jcc(Cc::NotEqual, live);
+    asm.jmp(shared.fp_load);
+    asm.bind(live);
+    dynasm!(asm ; .arch x64 ; mov [r15 + field!(native.fp_live)], cl ; ret);
+    asm.bind(off);
+    dynasm!(asm ; .arch x64
+        ; mov QWORD [r15 + field!(native.trap_cause)], softmmu::cause::ILLEGAL_INSTRUCTION as i32
+        ; mov [r15 + field!(native.trap_tval)], rdx
+        ; mov eax, exit::TRAP as i32
+    );
+    asm.bind(refused);
+    asm.jmp(shared.refuse);
+    fp_on
+}

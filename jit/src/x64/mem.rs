@@ -1,0 +1,253 @@
+//! Loads and stores.
+//!
+//! Accesses that follow each other with nothing but simple operations between them, by one base register or by two, are a
+//! *run*: one probe of the TLB for each base, wide enough for all its accesses, and then each access is one instruction. When
+//! a probe fails, the whole run is carried out by cold code instead, which asks for each access by itself.
+
+use std::mem::offset_of;
+
+use dynasm::dynasm;
+use dynasmrt::DynasmApi;
+use frontend::ir::{Code, Op, Reg, Shape};
+use softmmu::{Context, Entry};
+
+use super::Translator;
+use super::alu::is_simple;
+use super::asm::{Cc, Label, Width, op};
+use super::entry::{TLB_MASK, TLB_ROTATE};
+use super::regs::{Loc, RAX, RCX, RDX, pinned};
+
+const READ: i32 = Context::READ_OFFSET as i32;
+const WRITE: i32 = Context::WRITE_OFFSET as i32;
+const ADDEND: i32 = offset_of!(Entry, addend) as i32;
+
+/// Most operations in a run.
+const MAX_RUN: usize = 40;
+/// Most bytes between the first and the last byte that a run accesses by one base: the wider, the more often it crosses a page.
+const MAX_SPAN: i64 = 512;
+
+/// A base register of a run.
+#[derive(Clone, Copy)]
+struct Base {
+    reg: Reg,
+    /// Offsets of the first byte and of the byte after the last.
+    low: i64,
+    high: i64,
+    stores: bool,
+    /// Where the addend is kept.
+    addend: u8,
+}
+
+/// Operations that are carried out together.
+#[derive(Clone, Copy)]
+struct Run {
+    bases: [Option<Base>; 2],
+    length: usize,
+}
+
+fn is_access(op: &Op) -> bool {
+    matches!(op.code.shape(), Shape::Load | Shape::Store)
+}
+
+fn bytes(code: Code) -> i64 {
+    match code {
+        Code::Lb | Code::Lbu | Code::Sb => 1,
+        Code::Lh | Code::Lhu | Code::Sh => 2,
+        Code::Lw | Code::Lwu | Code::Sw => 4,
+        _ => 8,
+    }
+}
+
+impl Run {
+    /// The longest run that starts at the access `ops[0]`.
+    fn find(ops: &[Op]) -> Run {
+        let mut run = Run { bases: [None; 2], length: 0 };
+        // Registers that the run has changed: the probes at its start cannot use them.
+        let mut changed = 0_u64;
+        for (index, op) in ops.iter().enumerate().take(MAX_RUN) {
+            let change = if op.code.shape() == Shape::Store { 0 } else { 1 << op.rd.index() };
+            if !is_access(op) {
+                let clobbers = run.bases.iter().flatten().any(|base| base.reg == op.rd);
+                if !is_simple(op.code) || clobbers {
+                    break;
+                }
+                changed |= change;
+                continue;
+            }
+            if changed >> op.a.index() & 1 == 1 || !run.add(op) {
+                break;
+            }
+            changed |= change;
+            run.length = index + 1;
+            let loads = op.code.shape() == Shape::Load;
+            if loads && run.bases.iter().flatten().any(|base| base.reg == op.rd) {
+                break;
+            }
+        }
+        run
+    }
+
+    /// Adds an access, if it fits.
+    fn add(&mut self, op: &Op) -> bool {
+        let (low, high) = (op.imm, op.imm + bytes(op.code));
+        let stores = op.code.shape() == Shape::Store;
+        let [first, second] = &mut self.bases;
+        for base in [&mut *first, &mut *second].into_iter().flatten() {
+            if base.reg == op.a {
+                let (low, high) = (low.min(base.low), high.max(base.high));
+                if high - low > MAX_SPAN {
+                    return false;
+                }
+                *base = Base { low, high, stores: base.stores | stores, ..*base };
+                return true;
+            }
+        }
+        let base = Base { reg: op.a, low, high, stores, addend: RCX };
+        match (&first, &second) {
+            (None, _) => *first = Some(base),
+            // With two bases, rax is the only scratch register left, so neither may need one.
+            (Some(other), None) if pinned(other.reg).is_some() && pinned(base.reg).is_some() => {
+                *second = Some(Base { addend: RDX, ..base });
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// The run without its second base, if that saves nothing.
+    fn worthwhile(ops: &[Op]) -> Run {
+        let run = Run::find(ops);
+        let accesses = ops[..run.length].iter().filter(|op| is_access(op)).count();
+        let bases = run.bases.iter().flatten().count();
+        if accesses > bases {
+            return run;
+        }
+        let mut single = Run { bases: [None; 2], length: 1 };
+        single.add(&ops[0]);
+        single
+    }
+
+    fn addend(&self, reg: Reg) -> u8 {
+        self.bases.iter().flatten().find(|base| base.reg == reg).map_or(RCX, |base| base.addend)
+    }
+}
+
+impl Translator {
+    /// The run that starts with the access at `index`; returns its length.
+    pub(super) fn accesses(&mut self, ops: &[Op], index: usize) -> usize {
+        let run = Run::worthwhile(&ops[index..]);
+        let ops: Box<[Op]> = ops[index..index + run.length].into();
+        let (slow, done) = (self.asm.label(), self.asm.label());
+        for base in run.bases.iter().flatten() {
+            self.probe(base, slow);
+        }
+        for op in &ops {
+            if is_access(op) {
+                self.fast_access(op, run.addend(op.a));
+            } else {
+                self.integer(op);
+            }
+        }
+        self.asm.bind(done);
+        self.cold(move |t| {
+            t.asm.bind(slow);
+            for op in &ops {
+                if is_access(op) {
+                    t.slow_access(op);
+                } else {
+                    t.integer(op);
+                }
+            }
+            t.asm.jmp(done);
+        });
+        run.length
+    }
+
+    /// `rax = base + offset`
+    fn address(&mut self, base: Reg, offset: i64) {
+        match pinned(base) {
+            Some(host) => self.asm.lea(Width::Q, RAX, host, offset as i32),
+            None => {
+                self.copy(RAX, base);
+                if offset != 0 {
+                    self.asm.rm_imm(Width::Q, 0, Loc::Reg(RAX), offset as i32);
+                }
+            }
+        }
+    }
+
+    /// Finds the addend for all accesses by a base.
+    fn probe(&mut self, base: &Base, slow: Label) {
+        let table = if base.stores { WRITE } else { READ };
+        let limit = 4096 - (base.high - base.low) as i32;
+        let slot = base.addend;
+        self.address(base.reg, base.low);
+        dynasm!(self.asm ; .arch x64
+            ; rorx Rq(slot), rax, TLB_ROTATE
+            ; and Rd(slot), TLB_MASK
+        );
+        if slot == RCX {
+            dynasm!(self.asm ; .arch x64 ; sub rax, [r14 + rcx + table] ; cmp rax, limit);
+        } else {
+            dynasm!(self.asm ; .arch x64 ; sub rax, [r14 + rdx + table] ; cmp rax, limit);
+        }
+        self.asm.jcc(Cc::Above, slow);
+        if slot == RCX {
+            dynasm!(self.asm ; .arch x64 ; mov rcx, [r14 + rcx + table + ADDEND]);
+        } else {
+            dynasm!(self.asm ; .arch x64 ; mov rdx, [r14 + rdx + table + ADDEND]);
+        }
+    }
+
+    /// An access by `[base + addend + offset]`. Of the scratch registers it may use rax, and rdx if the base is not pinned.
+    fn fast_access(&mut self, op: &Op, addend: u8) {
+        let (base, scratch) = match pinned(op.a) {
+            Some(host) => (host, RAX),
+            None => {
+                self.copy(RAX, op.a);
+                (RAX, RDX)
+            }
+        };
+        self.access(op, base, Some(addend), op.imm as i32, scratch);
+    }
+
+    /// An access by way of the shared code.
+    fn slow_access(&mut self, op: &Op) {
+        let log2 = bytes(op.code).trailing_zeros() as usize;
+        let store = op.code.shape() == Shape::Store;
+        self.address(op.a, op.imm);
+        if store {
+            self.copy(RDX, op.b);
+        }
+        let site = self.site(op.at);
+        self.asm.mov_imm(RCX, site.into());
+        self.asm.call_to(if store { self.thunks.store[log2] } else { self.thunks.load[log2] });
+        self.access(op, RAX, None, 0, RDX);
+    }
+
+    /// The access itself, at `[base + index + disp]`.
+    fn access(&mut self, o: &Op, base: u8, index: Option<u8>, disp: i32, scratch: u8) {
+        if o.code.shape() == Shape::Store {
+            let value = self.get(o.b, scratch);
+            let (prefix, width, byte, opcode) = match o.code {
+                Code::Sb => (0, Width::D, true, 0x88),
+                Code::Sh => (0x66, Width::D, false, op::STORE),
+                Code::Sw => (0, Width::D, false, op::STORE),
+                _ => (0, Width::Q, false, op::STORE),
+            };
+            return self.asm.indexed(prefix, width, byte, &[opcode], value, base, index, disp);
+        }
+        let d = pinned(o.rd).unwrap_or(scratch);
+        let (width, opcode): (_, &[u8]) = match o.code {
+            Code::Lb => (Width::Q, &[0x0f, 0xbe]),
+            Code::Lbu => (Width::D, &[0x0f, 0xb6]),
+            Code::Lh => (Width::Q, &[0x0f, 0xbf]),
+            Code::Lhu => (Width::D, &[0x0f, 0xb7]),
+            Code::Lw => (Width::Q, &[op::MOVSXD]),
+            Code::Lwu => (Width::D, &[op::MOV]),
+            _ => (Width::Q, &[op::MOV]),
+        };
+        self.asm.indexed(0, width, false, opcode, d, base, index, disp);
+        self.put(o.rd, d);
+    }
+}

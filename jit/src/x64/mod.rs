@@ -1,0 +1,206 @@
+//! The x86-64 backend: from the operations of a block to host code.
+//!
+//! [`regs`] says where guest registers are, [`entry`] how generated code is entered and left, [`alu`], [`mem`], [`atomic`],
+//! [`fp`] and [`branch`] how each operation is carried out. What happens rarely is assembled after the block, in *cold* code.
+//! Hosts need AVX, FMA, BMI1, BMI2, LZCNT and POPCNT (x86-64-v3).
+
+mod alu;
+mod asm;
+mod branch;
+pub(crate) mod entry;
+mod mem;
+mod regs;
+
+use dynasmrt::DynasmApi;
+use frontend::Block;
+use frontend::ir::{Code, Follow, Op, Shape};
+
+use asm::{Asm, Cc, Label, Width, op};
+use entry::Thunks;
+use regs::{Loc, RAX, RCX, field};
+
+pub(crate) use regs::BIAS;
+
+/// Whether this host has the instructions that generated code uses.
+pub(crate) fn is_supported() -> bool {
+    std::is_x86_feature_detected!("avx")
+        && std::is_x86_feature_detected!("fma")
+        && std::is_x86_feature_detected!("bmi1")
+        && std::is_x86_feature_detected!("bmi2")
+        && std::is_x86_feature_detected!("lzcnt")
+        && std::is_x86_feature_detected!("popcnt")
+}
+
+/// A direct jump that can be linked to another block of the same page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Link {
+    /// Offset of its displacement in the code.
+    pub(crate) field: u32,
+    /// Page offset of the instruction it leads to.
+    pub(crate) target: u16,
+}
+
+type Cold = Box<dyn FnOnce(&mut Translator)>;
+
+/// Assembles blocks, one after the other.
+pub(crate) struct Translator {
+    asm: Asm,
+    thunks: Thunks,
+    cold: Vec<Cold>,
+    /// Operations that the code refers to.
+    data: Vec<(Label, Op)>,
+    pub(crate) links: Vec<Link>,
+    /// Page offsets of the block's instructions.
+    insns: Vec<u16>,
+    /// Where the block's body starts, for jumps to its own start.
+    body: Label,
+    start: u16,
+    /// Page offset just past the block.
+    end: u16,
+    /// Number of the guest page.
+    page: u32,
+}
+
+/// Assembles what all blocks share, for the start of the arena.
+pub(crate) fn shared_code() -> (Vec<u8>, Thunks) {
+    let mut asm = Asm::default();
+    let thunks = entry::emit(&mut asm);
+    (asm.bytes, thunks)
+}
+
+impl Translator {
+    /// A translator for code that lies in one arena with the shared code.
+    pub(crate) fn new(thunks: Thunks) -> Self {
+        let mut asm = Asm::default();
+        let body = asm.label();
+        Self {
+            asm,
+            thunks,
+            cold: Vec::new(),
+            data: Vec::new(),
+            links: Vec::new(),
+            insns: Vec::new(),
+            body,
+            start: 0,
+            end: 0,
+            page: 0,
+        }
+    }
+
+    /// Assembles a block of the page with this number. The code is position-independent but for [`Self::place`].
+    pub(crate) fn translate(&mut self, block: &Block, page: u32) {
+        self.asm.clear();
+        self.links.clear();
+        self.insns.clear();
+        self.insns.extend_from_slice(&block.insns);
+        (self.start, self.end) = (block.start, block.end);
+        self.page = page;
+
+        // The entry takes the block's address in rax. One jump fits over its first instruction when the block is killed.
+        self.asm.rm_imm(Width::Q, 4, Loc::Reg(RAX), !0xfff);
+        debug_assert!(self.asm.here() >= 5);
+        self.asm.rm(Width::Q, &[op::STORE], RAX, Loc::Slot(field!(page)));
+        self.body = self.asm.bind_here();
+        self.asm.rm_imm(Width::Q, 0, Loc::Slot(field!(instret)), block.insns.len() as i32);
+
+        let mut at = 0;
+        while at < block.ops.len() {
+            at += self.op(&block.ops, at);
+        }
+        while !self.cold.is_empty() {
+            for cold in std::mem::take(&mut self.cold) {
+                cold(self);
+            }
+        }
+        self.asm.align(8, 0xcc);
+        for (label, op) in std::mem::take(&mut self.data) {
+            self.asm.bind(label);
+            // The layout of `Op`, which is repr(C).
+            let Op { code, rd, a, b, c, aux, at, imm } = op;
+            self.asm.extend([code as u8, rd.0, a.0, b.0, c.0, aux]);
+            self.asm.push_u16(at);
+            self.asm.push_i64(imm);
+        }
+        self.asm.resolve();
+    }
+
+    /// Bytes of the last block's code.
+    pub(crate) fn code(&self) -> &[u8] {
+        &self.asm.bytes
+    }
+
+    /// Makes the last block's code right for a place in the arena.
+    pub(crate) fn place(&mut self, offset: u32) -> &[u8] {
+        for (field, target) in std::mem::take(&mut self.asm.external) {
+            let relative = target.wrapping_sub(offset + field + 4);
+            self.asm.bytes[field as usize..][..4].copy_from_slice(&relative.to_le_bytes());
+        }
+        &self.asm.bytes
+    }
+
+    /// Assembles the operation at `index`, or several from there on; returns how many.
+    fn op(&mut self, ops: &[Op], index: usize) -> usize {
+        let op = &ops[index];
+        match op.code.shape() {
+            Shape::Load | Shape::Store => return self.accesses(ops, index),
+            Shape::Ri | Shape::Rr | Shape::Rrr | Shape::Rri => self.integer(op),
+            Shape::Branch => self.branch(op),
+            Shape::Jump => self.jump(op),
+            Shape::JumpReg => self.jump_reg(op),
+            Shape::Call if op.code == Code::Call => self.call(op),
+            _ => self.step(op),
+        }
+        1
+    }
+
+    /// Assembles `cold` after the block.
+    fn cold(&mut self, cold: impl FnOnce(&mut Translator) + 'static) {
+        self.cold.push(Box::new(cold));
+    }
+
+    /// See [`entry`]: where an operation of the instruction at page offset `at` can go wrong.
+    fn site(&self, at: u16) -> u32 {
+        u32::from(at) | self.not_retired(at) << 16
+    }
+
+    /// How many instructions of the block have not retired before the one at page offset `at`.
+    fn not_retired(&self, at: u16) -> u32 {
+        (self.insns.len() - self.insns.partition_point(|&insn| insn < at)) as u32
+    }
+
+    /// `rax = &op`, `ecx = site`
+    fn pass(&mut self, op: &Op) {
+        let label = self.asm.label();
+        self.data.push((label, *op));
+        self.asm.lea_label(RAX, label);
+        let site = self.site(op.at);
+        self.asm.mov_imm(RCX, site.into());
+    }
+
+    /// Has the interpreter carry out an operation.
+    fn step(&mut self, op: &Op) {
+        self.pass(op);
+        self.asm.call_to(self.thunks.step);
+    }
+
+    /// Calls a helper.
+    fn call(&mut self, op: &Op) {
+        let helper = op.helper();
+        self.pass(op);
+        self.asm.call_to(self.thunks.call);
+        match helper.follow() {
+            Follow::Next => {}
+            Follow::Never => self.asm.jmp_to(self.thunks.exit),
+            Follow::Resync => {
+                // The next operation is the jump to the next instruction; it goes there directly if it may.
+                let leave = self.asm.label();
+                self.asm.jcc(Cc::NotEqual, leave);
+                self.cold(move |t| {
+                    t.asm.bind(leave);
+                    t.asm.mov_imm(RAX, t.end.into());
+                    t.asm.jmp_to(t.thunks.exit_at);
+                });
+            }
+        }
+    }
+}
