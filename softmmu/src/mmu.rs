@@ -117,6 +117,8 @@ pub struct Mmu {
     paged_mode: SatpMode,
     /// Counts flushes and changes of regime: a [`Fetch`] from before says nothing of the present context.
     pub(crate) epoch: u64,
+    /// Those of them that concern fetches.
+    code_epoch: u64,
     pub(crate) stats: MmuStats,
     config: MmuConfig,
 }
@@ -153,6 +155,7 @@ impl Mmu {
             space: 0,
             paged_mode: SatpMode::Bare,
             epoch: 0,
+            code_epoch: 0,
             stats: MmuStats::default(),
             config,
         }
@@ -166,6 +169,8 @@ impl Mmu {
         }
         let old = std::mem::replace(&mut self.regime, *regime);
         self.epoch += 1;
+        let of_code = |regime: &Regime| (regime.satp, regime.privilege, regime.adue, regime.pbmte);
+        self.code_epoch += u64::from(of_code(&old) != of_code(regime));
         if old.satp != regime.satp {
             self.set_satp();
         }
@@ -227,6 +232,12 @@ impl Mmu {
     /// that is not an access, but each keeps its address for as long as the MMU lives, also while it is not current.
     pub fn context(&self) -> &Context {
         self.contexts.current()
+    }
+
+    /// Counts whatever can make fetches find other code, or none: changes of `satp`, privilege, `menvcfg` and PMP, and every
+    /// flush. What only loads and stores depend on does not count: SUM, MXR and MPRV.
+    pub fn code_epoch(&self) -> u64 {
+        self.code_epoch
     }
 
     /// Takes the page of RAM at `page_pa` out of all write tables of the hart, as [`GuestMemory::watch_code`] asks for.
@@ -323,6 +334,7 @@ impl Mmu {
 
     fn count_flush(&mut self) {
         self.epoch += 1;
+        self.code_epoch += 1;
     }
 
     fn flush_everything(&mut self) {
