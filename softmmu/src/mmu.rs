@@ -435,6 +435,15 @@ impl Mmu {
         }
     }
 
+    /// As [`Self::exec_insert`] for the instruction at the last two bytes of a page, whose second half is in the next one:
+    /// until the translation of either is flushed.
+    pub fn exec_insert_crossing(&mut self, va: u64, first: &Fetch, second: &Fetch, payload: u64) {
+        let usable = |fetch: &Fetch| fetch.whole_page && fetch.epoch == self.epoch;
+        if va % PAGE_SIZE == PAGE_SIZE - 2 && usable(first) && usable(second) {
+            self.contexts.current_mut().insert_exec_crossing(va, payload, first.reach, second.reach);
+        }
+    }
+
     /// Forgets all payloads, in all regimes.
     pub fn exec_clear_all(&mut self) {
         self.contexts.clear_exec();

@@ -13,7 +13,7 @@
 //!    a page of `memory`; of RAM for `write`.
 //! 2. Every non-empty slot filled for one address space only is in `log`, or `log` has overflowed.
 //! 3. A slot filled from a superpage has its region in `mega` or `giga`, or `vast` is set; so has an executable entry.
-//! 4. An executable entry has its page in `exec_pages`.
+//! 4. An executable entry has its page in `exec_pages`; one for an instruction that crosses a page edge has both.
 //! 5. The host page of a slot of `write` is in `written_pages`, and was entered when [`CodeMap::admits_writes`] held; a page
 //!    that has been watched since is dropped before its watch is complete.
 //!
@@ -181,6 +181,14 @@ impl Context {
         self.exec_used = true;
     }
 
+    /// As [`Self::insert_exec`] for an instruction that ends in the next page, which `second` maps.
+    pub(crate) fn insert_exec_crossing(&mut self, va: u64, payload: u64, first: Reach, second: Reach) {
+        let next = va.wrapping_add(2);
+        self.exec_pages.insert(next >> 12);
+        self.note_region(next, second.level);
+        self.insert_exec(va, payload, Reach { global: first.global && second.global, ..first });
+    }
+
     /// Takes a page of memory out of the write table.
     pub(crate) fn drop_writes(&mut self, page: HostPage) {
         if !self.data_used || !self.written_pages.may_contain(page.address as u64 >> 12) {
@@ -260,6 +268,12 @@ impl Context {
             if entry.va >> bits == va >> bits {
                 *entry = empty_exec(slot);
             }
+        }
+        // An instruction that crosses into the region.
+        let crossing = (va >> bits << bits).wrapping_sub(2);
+        let slot = exec_slot(crossing);
+        if self.exec[slot].va == crossing {
+            self.exec[slot] = empty_exec(slot);
         }
     }
 
