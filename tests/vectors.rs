@@ -13,7 +13,7 @@ use frontend::insn_c::ROWS_C;
 use jit::{Exit, Hart as _, Interp};
 use machine::Machine;
 use machine::hart::Hart;
-use softmmu::Privilege;
+use softmmu::{Privilege, Reservation};
 
 /// Something that executes instructions.
 trait Engine {
@@ -385,8 +385,8 @@ impl Bench {
         now.fflags = state.fcsr as u8 & 0x1f;
         now.frm = (state.fcsr >> 5) as u8;
         now.pc = state.pc;
+        now.reservation = Reservation::default();
         now.mstatus = now.mstatus & !jit::context::MSTATUS_FS | CLEAN;
-        self.hart.mmu().clear_reservation();
         self.engine.fence_i(&mut self.hart);
         self.machine.hart_shared(0).expect("hart 0 is there").take_poll();
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use frontend::ir::Reg;
-use softmmu::{Mmu, Trap};
+use softmmu::{Mmu, Reservation, Trap};
 
 use frontend::ir::Op;
 
@@ -28,6 +28,8 @@ pub struct HartState {
     pub mstatus: u64,
     /// During a helper: instructions of the current block that retired before it, not yet in `instret`.
     pub partial: u64,
+    /// What the last LR reserved.
+    pub reservation: Reservation,
     /// Accrued exception flags: NV 16, DZ 8, OF 4, UF 2, NX 1.
     pub fflags: u8,
     /// Dynamic rounding mode; 5 to 7 are invalid.
@@ -82,6 +84,7 @@ impl Default for HartState {
             mstatus: 0,
             instret: 0,
             partial: 0,
+            reservation: Reservation::default(),
             fflags: 0,
             frm: 0,
             native: Native::default(),

@@ -11,7 +11,7 @@
 //!
 //! Flushes of contexts that are not current are often put off until they are.
 
-use crate::ram::GuestMemory;
+use crate::ram::{GuestMemory, HostPage};
 use crate::spaces::SpaceId;
 use crate::tlb::Context;
 
@@ -53,6 +53,7 @@ struct Meta {
     used: u64,
 }
 
+/// Contexts move between these fields and are never freed, so that [`crate::Mmu::context`] stays where it is.
 pub(crate) struct Contexts {
     current: Box<Context>,
     active: usize,
@@ -146,6 +147,15 @@ impl Contexts {
             let concerned = index >= SUPERVISOR && space.is_none_or(|space| space == meta.space);
             if concerned && meta.pending < Pending::All {
                 context.flush_page(va);
+            }
+        }
+    }
+
+    /// Takes a page of memory out of all write tables.
+    pub(crate) fn drop_writes(&mut self, page: HostPage) {
+        for (_, meta, context) in self.each() {
+            if meta.pending < Pending::All {
+                context.drop_writes(page);
             }
         }
     }

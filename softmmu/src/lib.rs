@@ -46,9 +46,9 @@ pub mod walk;
 #[cfg(test)]
 mod tests;
 
-pub use mmu::{Fetch, Mmu, MmuConfig, MmuStats, Regime};
+pub use mmu::{Fetch, Mmu, MmuConfig, MmuStats, Regime, Reservation};
 pub use pmp::Pmp;
-pub use ram::{GuestMemory, MemoryError};
+pub use ram::{CodeBitmap, CodeWatcher, GuestMemory, MemoryError, Ram};
 pub use tlb::{Context, EXEC_BITS, EXEC_SLOTS, Entry, ExecEntry, TLB_BITS, TLB_SLOTS};
 pub use trap::{Access, AccessFault, Fault, Privilege, Trap, cause};
 pub use walk::SatpMode;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::contexts::{Contexts, Selector};
 use crate::l2::L2;
 use crate::pmp::Pmp;
-use crate::ram::{GuestMemory, Word};
+use crate::ram::{GuestMemory, HostRef, Word};
 use crate::spaces::{SpaceId, Spaces};
 use crate::tlb::{Context, Reach};
 use crate::trap::{Access, AccessFault, Privilege, Trap};
@@ -82,13 +82,22 @@ pub struct MmuStats {
     pub page_flushes: u64,
 }
 
-/// What LR remembers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reservation {
-    /// Host address: the same for all virtual addresses of a place.
-    pub(crate) address: usize,
-    pub(crate) width: u64,
-    pub(crate) value: u64,
+/// What LR leaves for SC. Engines keep it with the hart's registers, where generated code finds it; the default is none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reservation {
+    /// Host address of the reserved place, the same for all its virtual addresses, with bit 0 set if it is 8 bytes wide; 0 is
+    /// no reservation.
+    pub place: u64,
+    /// What the place held, zero-extended.
+    pub value: u64,
+}
+
+impl Reservation {
+    /// `address` is a multiple of the width, which is at least 4.
+    fn place<T>(address: u64) -> u64 {
+        address | u64::from(size_of::<T>() == 8)
+    }
 }
 
 /// A hart's view of memory.
@@ -106,9 +115,10 @@ pub struct Mmu {
     pub(crate) space: SpaceId,
     /// The last mode that was not Bare.
     paged_mode: SatpMode,
-    pub(crate) reservation: Option<Reservation>,
     /// Counts flushes and changes of regime: a [`Fetch`] from before says nothing of the present context.
     pub(crate) epoch: u64,
+    /// Those of them that concern fetches.
+    code_epoch: u64,
     pub(crate) stats: MmuStats,
     config: MmuConfig,
 }
@@ -144,8 +154,8 @@ impl Mmu {
             spaces: Spaces::new(),
             space: 0,
             paged_mode: SatpMode::Bare,
-            reservation: None,
             epoch: 0,
+            code_epoch: 0,
             stats: MmuStats::default(),
             config,
         }
@@ -159,6 +169,8 @@ impl Mmu {
         }
         let old = std::mem::replace(&mut self.regime, *regime);
         self.epoch += 1;
+        let of_code = |regime: &Regime| (regime.satp, regime.privilege, regime.adue, regime.pbmte);
+        self.code_epoch += u64::from(of_code(&old) != of_code(regime));
         if old.satp != regime.satp {
             self.set_satp();
         }
@@ -216,10 +228,23 @@ impl Mmu {
         self.contexts.select(selector, self.space);
     }
 
-    /// The tables that generated code probes now. The address holds until the next call of a method with `&mut self` that is
-    /// not an access.
+    /// The tables that generated code probes now. Other tables are current after the next call of a method with `&mut self`
+    /// that is not an access, but each keeps its address for as long as the MMU lives, also while it is not current.
     pub fn context(&self) -> &Context {
         self.contexts.current()
+    }
+
+    /// Counts whatever can make fetches find other code, or none: changes of `satp`, privilege, `menvcfg` and PMP, and every
+    /// flush. What only loads and stores depend on does not count: SUM, MXR and MPRV.
+    pub fn code_epoch(&self) -> u64 {
+        self.code_epoch
+    }
+
+    /// Takes the page of RAM at `page_pa` out of all write tables of the hart, as [`GuestMemory::watch_code`] asks for.
+    pub fn drop_writes(&mut self, page_pa: u64) {
+        if let Some(page) = self.memory.page(page_pa).filter(|page| page.writable) {
+            self.contexts.drop_writes(page);
+        }
     }
 
     /// The PMP registers.
@@ -254,7 +279,7 @@ impl Mmu {
     /// `sfence.vma` (Privileged 12.2.1), also `sinval.vma`: forgets translations of the page at `va`, or all, that are not
     /// global and of the address space `asid`, or of any and global ones.
     pub fn sfence_vma(&mut self, va: Option<u64>, asid: Option<u16>) {
-        self.epoch += 1;
+        self.count_flush();
         match (va, asid) {
             (None, None) => self.flush_translated(),
             (None, Some(asid)) => self.flush_asid(asid),
@@ -307,8 +332,13 @@ impl Mmu {
         self.select();
     }
 
-    fn flush_everything(&mut self) {
+    fn count_flush(&mut self) {
         self.epoch += 1;
+        self.code_epoch += 1;
+    }
+
+    fn flush_everything(&mut self) {
+        self.count_flush();
         self.contexts.flush_all();
         self.flush_translated();
     }
@@ -338,40 +368,47 @@ impl Mmu {
     }
 
     #[inline]
-    fn amo<T: Word>(&mut self, va: u64, f: impl FnMut(T) -> T) -> Result<T, Trap> {
-        self.atomic::<T>(va).map(|place| T::update(place, f))
+    fn amo<T: Word>(&mut self, va: u64, mut f: impl FnMut(T) -> T) -> Result<T, Trap> {
+        self.with_atomic::<T, T>(va, |place, _| {
+            let mut changed = false;
+            let old = T::update(place, |old| {
+                let new = f(old);
+                changed = new != old;
+                new
+            });
+            (old, changed)
+        })
     }
 
     #[inline]
     fn compare_exchange<T: Word>(&mut self, va: u64, expected: T, new: T) -> Result<T, Trap> {
-        self.atomic::<T>(va).map(|place| T::compare_exchange(place, expected, new))
-    }
-
-    /// Sets the reservation on the place and returns its value.
-    fn load_reserved<T: Word>(&mut self, va: u64) -> Result<T, Trap> {
-        self.reservation = None;
-        let (address, value) = self.reservable::<T>(va)?;
-        self.reservation = Some(Reservation { address, width: T::SIZE, value: value.to_u64() });
-        Ok(value)
-    }
-
-    /// Stores if the place still holds what was reserved: the value stands for the reservation set, as in other emulators.
-    fn store_conditional<T: Word>(&mut self, va: u64, value: T) -> Result<bool, Trap> {
-        let reservation = self.reservation.take();
-        let place = self.atomic::<T>(va)?;
-        let address = std::ptr::from_ref(place).addr();
-        Ok(match reservation {
-            Some(reserved) if reserved.address == address && reserved.width == T::SIZE => {
-                let expected = T::from_u64(reserved.value);
-                T::compare_exchange(place, expected, value) == expected
-            }
-            _ => false,
+        self.with_atomic::<T, T>(va, |place, _| {
+            let old = T::compare_exchange(place, expected, new);
+            (old, old == expected && new != expected)
         })
     }
 
-    /// Gives up the reservation.
-    pub fn clear_reservation(&mut self) {
-        self.reservation = None;
+    /// Returns the place with its value.
+    fn load_reserved<T: Word>(&mut self, va: u64) -> Result<Reservation, Trap> {
+        let (address, value) = self.reservable::<T>(va)?;
+        Ok(Reservation { place: Reservation::place::<T>(address), value: value.to_u64() })
+    }
+
+    /// Stores if the place still holds what was reserved: the value stands for the reservation set, as in other emulators.
+    fn store_conditional<T: Word>(
+        &mut self,
+        va: u64,
+        reservation: Reservation,
+        value: T,
+    ) -> Result<bool, Trap> {
+        self.with_atomic::<T, bool>(va, |place, address| {
+            if reservation.place != Reservation::place::<T>(address) {
+                return (false, false);
+            }
+            let expected = T::from_u64(reservation.value);
+            let stored = T::compare_exchange(place, expected, value) == expected;
+            (stored, stored && value != expected)
+        })
     }
 
     /// `cbo.zero`: clears the 64-byte block around `va`.
@@ -398,6 +435,15 @@ impl Mmu {
         }
     }
 
+    /// As [`Self::exec_insert`] for the instruction at the last two bytes of a page, whose second half is in the next one:
+    /// until the translation of either is flushed.
+    pub fn exec_insert_crossing(&mut self, va: u64, first: &Fetch, second: &Fetch, payload: u64) {
+        let usable = |fetch: &Fetch| fetch.whole_page && fetch.epoch == self.epoch;
+        if va % PAGE_SIZE == PAGE_SIZE - 2 && usable(first) && usable(second) {
+            self.contexts.current_mut().insert_exec_crossing(va, payload, first.reach, second.reach);
+        }
+    }
+
     /// Forgets all payloads, in all regimes.
     pub fn exec_clear_all(&mut self) {
         self.contexts.clear_exec();
@@ -421,8 +467,10 @@ impl Mmu {
     /// # Errors
     /// The trap of a store.
     pub fn compare_exchange_u128(&mut self, va: u64, expected: u128, new: u128) -> Result<u128, Trap> {
-        let misaligned = Trap { cause: crate::cause::STORE_MISALIGNED, tval: va };
-        self.store_place::<u128>(va)?.compare_exchange(expected, new).ok_or(misaligned)
+        self.with_place(va, |place: HostRef<'_, u128>| {
+            let old = place.compare_exchange(expected, new)?;
+            Some((old, old == expected && new != expected))
+        })
     }
 }
 
@@ -485,21 +533,24 @@ macro_rules! reserved_accesses {
     ($($integer:ident $load_reserved:ident $store_conditional:ident),*) => {
         impl Mmu {
             $(
-                /// LR: loads, and reserves the place with its value.
+                /// LR: loads, and returns the place with its value. The caller gives up an earlier reservation, also on a
+                /// trap.
                 ///
                 /// # Errors
                 /// The trap of a load; misaligned addresses and devices are refused.
-                pub fn $load_reserved(&mut self, va: u64) -> Result<$integer, Trap> {
-                    self.load_reserved(va)
+                pub fn $load_reserved(&mut self, va: u64) -> Result<Reservation, Trap> {
+                    self.load_reserved::<$integer>(va)
                 }
 
                 /// SC: stores if the place is the reserved one and holds the value it had; says whether it did. The
-                /// reservation is gone in any case.
+                /// caller gives up the reservation in any case.
                 ///
                 /// # Errors
                 /// The trap of a store, also without a reservation; misaligned addresses and devices are refused.
-                pub fn $store_conditional(&mut self, va: u64, value: $integer) -> Result<bool, Trap> {
-                    self.store_conditional(va, value)
+                pub fn $store_conditional(
+                    &mut self, va: u64, reservation: Reservation, value: $integer,
+                ) -> Result<bool, Trap> {
+                    self.store_conditional(va, reservation, value)
                 }
             )*
         }

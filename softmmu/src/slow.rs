@@ -127,9 +127,7 @@ impl Mmu {
         let bytes = value.to_le_bytes();
         for part in parts {
             let from = &bytes[part.offset..part.offset + part.length];
-            self.memory
-                .write(part.pa, from)
-                .map_err(|AccessFault| Fault::Access.trap(Access::Store, part.va))?;
+            self.memory.store_bytes(part.pa, from).ok_or(Fault::Access.trap(Access::Store, part.va))?;
         }
         Ok(())
     }
@@ -155,34 +153,48 @@ impl Mmu {
 
     fn memory_store(&self, pa: u64, size: u64, value: u64) -> Option<()> {
         match size {
-            1 => self.memory.writable::<u8>(pa).map(|place| place.store(value as u8)),
-            2 => self.memory.writable::<u16>(pa).map(|place| place.store(value as u16)),
-            4 => self.memory.writable::<u32>(pa).map(|place| place.store(value as u32)),
-            _ => self.memory.writable::<u64>(pa).map(|place| place.store(value)),
+            1 => self.memory.store(pa, value as u8),
+            2 => self.memory.store(pa, value as u16),
+            4 => self.memory.store(pa, value as u32),
+            _ => self.memory.store(pa, value),
         }
     }
 
-    /// The aligned place of an AMO, LR or SC that stores.
+    /// Carries out an atomic operation on a place in RAM that may be stored to. `operate` returns its result and whether
+    /// the value is another one now; `None` if the place is not aligned.
     #[inline]
-    pub(crate) fn atomic<T: Word>(&mut self, va: u64) -> Result<&T::Atomic, Trap> {
+    pub(crate) fn with_place<T, R>(
+        &mut self,
+        va: u64,
+        operate: impl FnOnce(HostRef<'_, T>) -> Option<(R, bool)>,
+    ) -> Result<R, Trap> {
         let misaligned = Trap { cause: cause::STORE_MISALIGNED, tval: va };
-        self.store_place::<T>(va)?.atomic().ok_or(misaligned)
+        if let Some(place) = self.contexts.current().writable::<T>(va) {
+            return operate(place).map(|(result, _)| result).ok_or(misaligned);
+        }
+        let size = size_of::<T>() as u64;
+        let pa = self.atomic_slow(va, size, Access::Store)?;
+        let place = self.memory.writable::<T>(pa).ok_or(Fault::Access.trap(Access::Store, va))?;
+        let (result, changed) = operate(place).ok_or(misaligned)?;
+        if changed {
+            self.memory.code().changed(pa, size);
+        }
+        Ok(result)
     }
 
-    /// A place in RAM that may be stored to.
+    /// As [`Self::with_place`], for what an AMO or SC stores to; `operate` also gets its address in the host.
     #[inline]
-    pub(crate) fn store_place<T>(&mut self, va: u64) -> Result<HostRef<'_, T>, Trap> {
-        if self.contexts.current().writable::<T>(va).is_some() {
-            let place = self.contexts.current().writable::<T>(va);
-            return place.ok_or(Fault::Access.trap(Access::Store, va));
-        }
-        let pa = self.atomic_slow(va, size_of::<T>() as u64, Access::Store)?;
-        self.memory.writable::<T>(pa).ok_or(Fault::Access.trap(Access::Store, va))
+    pub(crate) fn with_atomic<T: Word, R>(
+        &mut self,
+        va: u64,
+        operate: impl FnOnce(&T::Atomic, u64) -> (R, bool),
+    ) -> Result<R, Trap> {
+        self.with_place(va, |place: HostRef<'_, T>| Some(operate(place.atomic()?, place.address() as u64)))
     }
 
     /// Address in the host, and value, of what LR reads.
     #[inline]
-    pub(crate) fn reservable<T: Word>(&mut self, va: u64) -> Result<(usize, T), Trap> {
+    pub(crate) fn reservable<T: Word>(&mut self, va: u64) -> Result<(u64, T), Trap> {
         let place = if self.contexts.current().readable::<T>(va).is_some() {
             self.contexts.current().readable::<T>(va)
         } else {
@@ -191,7 +203,7 @@ impl Mmu {
         };
         let place = place.ok_or(Fault::Access.trap(Access::Load, va))?;
         let atomic = place.atomic().ok_or(Trap { cause: cause::LOAD_MISALIGNED, tval: va })?;
-        Ok((place.address(), T::load_ordered(atomic)))
+        Ok((place.address() as u64, T::load_ordered(atomic)))
     }
 
     #[cold]
@@ -285,7 +297,11 @@ impl PageTables for Tables<'_> {
     fn update(&mut self, pa: u64, old: u64, new: u64) -> Result<bool, AccessFault> {
         self.check(pa, Access::Store)?;
         let place = self.memory.writable::<u64>(pa).and_then(HostRef::atomic).ok_or(AccessFault)?;
-        Ok(u64::compare_exchange(place, old, new) == old)
+        let updated = u64::compare_exchange(place, old, new) == old;
+        if updated && old != new {
+            self.memory.code().changed(pa, 8);
+        }
+        Ok(updated)
     }
 }
 

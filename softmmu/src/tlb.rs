@@ -13,7 +13,11 @@
 //!    a page of `memory`; of RAM for `write`.
 //! 2. Every non-empty slot filled for one address space only is in `log`, or `log` has overflowed.
 //! 3. A slot filled from a superpage has its region in `mega` or `giga`, or `vast` is set; so has an executable entry.
-//! 4. An executable entry has its page in `exec_pages`.
+//! 4. An executable entry has its page in `exec_pages`; one for an instruction that crosses a page edge has both.
+//! 5. The host page of a slot of `write` is in `written_pages`, and was entered when [`CodeMap::admits_writes`] held; a page
+//!    that has been watched since is dropped before its watch is complete.
+//!
+//! [`CodeMap::admits_writes`]: crate::ram::CodeMap::admits_writes
 
 #![allow(
     unsafe_code,
@@ -24,7 +28,7 @@ use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::mem::offset_of;
 
 use crate::PAGE_SIZE;
-use crate::ram::{GuestMemory, HostRef};
+use crate::ram::{GuestMemory, HostPage, HostRef};
 
 /// log2 of the slots of the read and of the write table.
 pub const TLB_BITS: u32 = 10;
@@ -37,7 +41,7 @@ pub const EXEC_SLOTS: usize = 1 << EXEC_BITS;
 
 /// A slot of the read or write table.
 #[repr(C, align(16))]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Virtual address of the page.
     pub tag: u64,
@@ -71,6 +75,7 @@ pub struct Context {
     write: [Entry; TLB_SLOTS],
     exec: [ExecEntry; EXEC_SLOTS],
     exec_pages: Filter<64>,
+    written_pages: Filter<64>,
     mega: Filter<64>,
     giga: Filter<16>,
     /// Some entry is part of a page larger than 1 GiB.
@@ -128,15 +133,26 @@ impl Context {
     }
 
     /// Notes that the page of `va` is at `pa` and may be read, and written too if `write`, all of it. Says whether it
-    /// could: only RAM can be entered, and ROM to be read.
+    /// could: only RAM can be entered, and ROM to be read. Pages with watched code are entered to be read only.
     pub(crate) fn fill(&mut self, va: u64, pa: u64, write: bool, reach: Reach) -> bool {
         let Some(page) = self.memory.page(pa).filter(|page| page.writable || !write) else { return false };
         let tag = va & !(PAGE_SIZE - 1);
         let entry = Entry { tag, addend: (page.address as u64).wrapping_sub(tag) };
         let slot = data_slot(va);
+        if write && !self.memory.code().admits_writes(pa) {
+            if self.write[slot].tag == tag {
+                self.write[slot] = empty_entry(slot);
+            }
+            // Every store to the page comes by here, and must not fill the log.
+            if self.read[slot] == entry {
+                return false;
+            }
+            return self.fill(va, pa, false, reach);
+        }
         self.read[slot] = entry;
         if write {
             self.write[slot] = entry;
+            self.written_pages.insert(page.address as u64 >> 12);
         } else if self.write[slot].tag == tag && self.write[slot].addend != entry.addend {
             // The page moved without a flush. Loads see the new place from now on, so stores must not see the old one.
             self.write[slot] = empty_entry(slot);
@@ -163,6 +179,35 @@ impl Context {
         self.note_region(va, reach.level);
         self.exec_local |= !reach.global;
         self.exec_used = true;
+    }
+
+    /// As [`Self::insert_exec`] for an instruction that ends in the next page, which `second` maps.
+    pub(crate) fn insert_exec_crossing(&mut self, va: u64, payload: u64, first: Reach, second: Reach) {
+        let next = va.wrapping_add(2);
+        self.exec_pages.insert(next >> 12);
+        self.note_region(next, second.level);
+        self.insert_exec(va, payload, Reach { global: first.global && second.global, ..first });
+    }
+
+    /// Takes a page of memory out of the write table.
+    pub(crate) fn drop_writes(&mut self, page: HostPage) {
+        if !self.data_used || !self.written_pages.may_contain(page.address as u64 >> 12) {
+            return;
+        }
+        // What was flushed since the filter was last made goes out of it.
+        self.written_pages = Filter::default();
+        for (slot, entry) in self.write.iter_mut().enumerate() {
+            let empty = empty_entry(slot);
+            if *entry == empty {
+                continue;
+            }
+            let address = entry.tag.wrapping_add(entry.addend);
+            if address == page.address as u64 {
+                *entry = empty;
+            } else {
+                self.written_pages.insert(address >> 12);
+            }
+        }
     }
 
     fn note_region(&mut self, va: u64, level: u32) {
@@ -224,6 +269,12 @@ impl Context {
                 *entry = empty_exec(slot);
             }
         }
+        // An instruction that crosses into the region.
+        let crossing = (va >> bits << bits).wrapping_sub(2);
+        let slot = exec_slot(crossing);
+        if self.exec[slot].va == crossing {
+            self.exec[slot] = empty_exec(slot);
+        }
     }
 
     /// Forgets what holds in one address space only.
@@ -270,6 +321,7 @@ impl Context {
             table[0] = empty_entry(0);
         }
         self.log.take();
+        self.written_pages = Filter::default();
         self.data_used = false;
     }
 

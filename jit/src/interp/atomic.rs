@@ -1,7 +1,7 @@
 //! LR/SC, AMO and compare-and-swap.
 
 use frontend::ir::{Amo, AmoOp, Code, Op};
-use softmmu::Trap;
+use softmmu::{Reservation, Trap};
 
 use crate::context::Hart;
 
@@ -28,10 +28,16 @@ pub(super) fn step<H: Hart>(hart: &mut H, op: &Op) -> Result<(), Trap> {
     let b = hart.state().x[op.b.index()];
     let width = Amo(op.c.0).width();
     let result = match op.code {
-        Code::Lr if width == 4 => hart.mmu().load_reserved_u32(address)? as i32 as u64,
-        Code::Lr => hart.mmu().load_reserved_u64(address)?,
-        Code::Sc if width == 4 => u64::from(!hart.mmu().store_conditional_u32(address, b as u32)?),
-        Code::Sc => u64::from(!hart.mmu().store_conditional_u64(address, b)?),
+        Code::Lr => load_reserved(hart, address, width)?,
+        Code::Sc => {
+            // It is gone also if SC traps.
+            let reservation = std::mem::take(&mut hart.state().reservation);
+            let stored = match width {
+                4 => hart.mmu().store_conditional_u32(address, reservation, b as u32)?,
+                _ => hart.mmu().store_conditional_u64(address, reservation, b)?,
+            };
+            u64::from(!stored)
+        }
         Code::Amo => {
             let kind = AmoOp::ALL[usize::from(op.aux) % AmoOp::ALL.len()];
             let mmu = hart.mmu();
@@ -56,6 +62,16 @@ pub(super) fn step<H: Hart>(hart: &mut H, op: &Op) -> Result<(), Trap> {
     };
     hart.state().x[op.rd.index()] = result;
     Ok(())
+}
+
+fn load_reserved<H: Hart>(hart: &mut H, address: u64, width: u8) -> Result<u64, Trap> {
+    hart.state().reservation = Reservation::default();
+    let reservation = match width {
+        4 => hart.mmu().load_reserved_u32(address)?,
+        _ => hart.mmu().load_reserved_u64(address)?,
+    };
+    hart.state().reservation = reservation;
+    Ok(if width == 4 { reservation.value as i32 as u64 } else { reservation.value })
 }
 
 /// The pair at register 0 reads as zero and drops what is written to it (Zacas, `amocas.q`).

@@ -1,6 +1,6 @@
 //! Entering and leaving traps, and choosing interrupts (Privileged 3.1.6 to 3.1.9, 3.3.2, 4.1.3).
 
-use softmmu::{Privilege, Trap, cause};
+use softmmu::{Privilege, Reservation, Trap, cause};
 
 use super::Hart;
 use super::csr::{irq, mstatus};
@@ -110,7 +110,7 @@ impl Hart {
         self.privilege = privilege;
         self.state.pc = pc;
         // A pending LR is not kept across a return from a trap: another context may run now.
-        self.mmu.clear_reservation();
+        self.state.reservation = Reservation::default();
         self.sync_regime();
         self.interrupts_changed();
     }

@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code, reason = "turns guest addresses into host pointers; everybody else gets a HostRef")]
 
+mod code;
 mod wide;
 mod word;
 
@@ -13,9 +14,12 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
+use vm_memory::bitmap::Bitmap;
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion, VolatileMemory};
 
+pub(crate) use code::CodeMap;
+pub use code::{CodeBitmap, CodeWatcher};
 pub(crate) use word::Word;
 
 use crate::trap::AccessFault;
@@ -66,6 +70,9 @@ pub enum MemoryError {
     },
 }
 
+/// RAM as device models see it: their writes reach the [`CodeWatcher`] by way of the bitmap.
+pub type Ram = GuestMemoryMmap<CodeBitmap>;
+
 /// RAM and ROM of the guest. Clones share the same bytes.
 #[derive(Clone)]
 pub struct GuestMemory(Arc<Shared>);
@@ -73,7 +80,8 @@ pub struct GuestMemory(Arc<Shared>);
 struct Shared {
     ram: Extent,
     /// Owns the mapping of `ram`.
-    vm: GuestMemoryMmap,
+    vm: Ram,
+    code: Arc<CodeMap>,
     roms: Vec<(Extent, MmapRegion)>,
 }
 
@@ -113,12 +121,14 @@ impl GuestMemory {
     pub fn new(ram_base: u64, ram_size: u64) -> Result<Self, MemoryError> {
         let (base, size) = (ram_base, ram_size);
         check_place(base, size)?;
-        let (region, ram) = map(base, size)?;
+        let code =
+            Arc::new(CodeMap::new(base..base + size).map_err(|source| MemoryError::Map { size, source })?);
+        let (region, ram) = map(base, size, CodeBitmap::new(code.clone()))?;
         let region =
             GuestRegionMmap::new(region, GuestAddress(base)).ok_or(MemoryError::TooLarge { base, size })?;
         let vm =
             GuestMemoryMmap::from_regions(vec![region]).map_err(|_| MemoryError::Overlap { base, size })?;
-        Ok(Self(Arc::new(Shared { ram, vm, roms: Vec::new() })))
+        Ok(Self(Arc::new(Shared { ram, vm, code, roms: Vec::new() })))
     }
 
     /// Puts a ROM at guest-physical `base`, a multiple of the page size, before the memory is shared: `bytes`, and zeros to
@@ -134,7 +144,7 @@ impl GuestMemory {
         if present.any(|other| base < other.base + other.size && other.base < base + size) {
             return Err(MemoryError::Overlap { base, size });
         }
-        let (region, extent) = map(base, size)?;
+        let (region, extent) = map(base, size, ())?;
         let place = region.get_slice(0, bytes.len()).map_err(|_| MemoryError::TooLarge { base, size })?;
         place.copy_from(bytes);
         shared.roms.push((extent, region));
@@ -163,8 +173,12 @@ impl GuestMemory {
     }
 
     /// RAM as device models see it.
-    pub fn vm(&self) -> &GuestMemoryMmap {
+    pub fn vm(&self) -> &Ram {
         &self.0.vm
+    }
+
+    pub(crate) fn code(&self) -> &CodeMap {
+        &self.0.code
     }
 
     /// Copies bytes out of RAM or ROM.
@@ -183,7 +197,7 @@ impl GuestMemory {
         Ok(())
     }
 
-    /// Copies bytes into RAM.
+    /// Copies bytes into RAM. The [`CodeWatcher`] hears of it where they may have changed code.
     ///
     /// # Errors
     /// When some of the addresses are not RAM; nothing is written then.
@@ -232,14 +246,18 @@ fn check_place(base: u64, size: u64) -> Result<(), MemoryError> {
     Ok(())
 }
 
-fn map(base: u64, size: u64) -> Result<(MmapRegion, Extent), MemoryError> {
-    let region = MmapRegionBuilder::new(size as usize)
+fn map<B: Bitmap>(base: u64, size: u64, bitmap: B) -> Result<(MmapRegion<B>, Extent), MemoryError> {
+    let region = reserve(size, bitmap).map_err(|source| MemoryError::Map { size, source })?;
+    let host = region.as_ptr().expose_provenance();
+    Ok((region, Extent { base, size, host }))
+}
+
+/// Zeroed memory that the host gives as it is touched.
+fn reserve<B: Bitmap>(size: u64, bitmap: B) -> Result<MmapRegion<B>, MmapRegionError> {
+    MmapRegionBuilder::new_with_bitmap(size as usize, bitmap)
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
         .with_mmap_flags(libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE)
         .build()
-        .map_err(|source| MemoryError::Map { size, source })?;
-    let host = region.as_ptr().expose_provenance();
-    Ok((region, Extent { base, size, host }))
 }
 
 /// A `T` in guest memory, at any alignment.

@@ -89,7 +89,7 @@ fn atomics_need_memory() {
     assert_eq!(world.mmu.compare_exchange_u64(VA, 0, 0), trap(STORE_ACCESS_FAULT, VA));
     assert_eq!(world.mmu.compare_exchange_u128(VA, 0, 0), trap(STORE_ACCESS_FAULT, VA));
     assert_eq!(world.mmu.load_reserved_u32(VA), trap(LOAD_ACCESS_FAULT, VA));
-    assert_eq!(world.mmu.store_conditional_u32(VA, 0), trap(STORE_ACCESS_FAULT, VA));
+    assert_eq!(world.mmu.store_conditional_u32(VA, Reservation::default(), 0), trap(STORE_ACCESS_FAULT, VA));
     assert_eq!(world.mmu.zero_block(VA + 1), trap(STORE_ACCESS_FAULT, VA + 1));
 }
 
@@ -140,7 +140,10 @@ fn atomics_must_be_aligned() {
         assert_eq!(world.mmu.compare_exchange_u64(va, 0, 0), trap(STORE_MISALIGNED, va));
         assert_eq!(world.mmu.compare_exchange_u128(va, 0, 0), trap(STORE_MISALIGNED, va));
         assert_eq!(world.mmu.load_reserved_u32(va), trap(LOAD_MISALIGNED, va));
-        assert_eq!(world.mmu.store_conditional_u64(va, 0), trap(STORE_MISALIGNED, va));
+        assert_eq!(
+            world.mmu.store_conditional_u64(va, Reservation::default(), 0),
+            trap(STORE_MISALIGNED, va)
+        );
     }
     assert_eq!(world.mmu.compare_exchange_u128(VA + 8, 0, 0), trap(STORE_MISALIGNED, VA + 8));
 }
@@ -160,23 +163,23 @@ fn compare_exchange_needs_write_permission_even_if_it_fails() {
 }
 
 #[test]
-fn sc_succeeds_once_and_only_where_it_was_reserved() {
+fn sc_succeeds_only_where_it_was_reserved() {
     let mut world = two_pages();
-    assert_eq!(world.mmu.store_conditional_u64(VA, 1), Ok(false));
-    assert_eq!(world.mmu.load_reserved_u64(VA), Ok(0));
-    assert_eq!(world.mmu.store_conditional_u64(VA, 1), Ok(true));
-    assert_eq!(world.mmu.store_conditional_u64(VA, 2), Ok(false));
-    world.mmu.load_reserved_u64(VA).unwrap();
-    assert_eq!(world.mmu.store_conditional_u64(VA + 8, 2), Ok(false));
-    assert_eq!(world.mmu.store_conditional_u64(VA, 2), Ok(false));
-    world.mmu.load_reserved_u64(VA).unwrap();
-    assert_eq!(world.mmu.store_conditional_u32(VA, 2), Ok(false));
-    world.mmu.load_reserved_u64(VA).unwrap();
-    world.mmu.clear_reservation();
-    assert_eq!(world.mmu.store_conditional_u64(VA, 2), Ok(false));
-    world.mmu.load_reserved_u32(VA).unwrap();
+    let none = Reservation::default();
+    assert_eq!(world.mmu.store_conditional_u64(VA, none, 1), Ok(false));
+    let reserved = world.mmu.load_reserved_u64(VA).unwrap();
+    assert_eq!((reserved.place & 7, reserved.value), (1, 0));
+    assert_eq!(world.mmu.store_conditional_u64(VA, reserved, 1), Ok(true));
+    assert_eq!(world.mmu.store_conditional_u64(VA, reserved, 2), Ok(false));
+    let reserved = world.mmu.load_reserved_u64(VA).unwrap();
+    assert_eq!(world.mmu.store_conditional_u64(VA + 8, reserved, 2), Ok(false));
+    assert_eq!(world.mmu.store_conditional_u32(VA, reserved, 2), Ok(false));
+    world.put(PA, u64::MAX);
+    let reserved = world.mmu.load_reserved_u32(VA).unwrap();
+    assert_eq!((reserved.place & 7, reserved.value), (0, 0xffff_ffff));
+    assert_eq!(world.mmu.store_conditional_u64(VA, reserved, 2), Ok(false));
     world.put(PA, 9);
-    assert_eq!(world.mmu.store_conditional_u32(VA, 2), Ok(false));
+    assert_eq!(world.mmu.store_conditional_u32(VA, reserved, 2), Ok(false));
     assert_eq!(world.get(PA), 9);
 }
 
@@ -184,18 +187,19 @@ fn sc_succeeds_once_and_only_where_it_was_reserved() {
 fn sc_goes_by_physical_address() {
     let mut world = two_pages();
     world.map(VA + 0x2000, PA, ALL);
-    world.mmu.load_reserved_u32(VA + 4).unwrap();
-    assert_eq!(world.mmu.store_conditional_u32(VA + 0x2004, 7), Ok(true));
+    let reserved = world.mmu.load_reserved_u32(VA + 4).unwrap();
+    assert_eq!(world.mmu.store_conditional_u32(VA + 0x2004, reserved, 7), Ok(true));
     assert_eq!(world.get(PA), 7 << 32);
 }
 
 #[test]
-fn sc_without_permission_traps_and_loses_the_reservation() {
+fn sc_without_permission_traps() {
     let mut world = two_pages();
     world.map(VA + 0x2000, PA, V | R | A | D);
-    world.mmu.load_reserved_u32(VA + 0x2000).unwrap();
-    assert_eq!(world.mmu.store_conditional_u32(VA + 0x2000, 1), trap(STORE_PAGE_FAULT, VA + 0x2000));
-    assert_eq!(world.mmu.store_conditional_u32(VA, 1), Ok(false));
+    let reserved = world.mmu.load_reserved_u32(VA + 0x2000).unwrap();
+    let refused = trap(STORE_PAGE_FAULT, VA + 0x2000);
+    assert_eq!(world.mmu.store_conditional_u32(VA + 0x2000, reserved, 1), refused);
+    assert_eq!(world.mmu.store_conditional_u32(VA + 0x2000, Reservation::default(), 1), refused);
 }
 
 #[test]

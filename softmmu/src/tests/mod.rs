@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::walk::pte;
 use crate::{
-    AccessFault, GuestMemory, Mmu, MmuConfig, PAGE_SIZE, PhysBus, Privilege, Regime, SatpMode, Trap,
+    AccessFault, GuestMemory, Mmu, MmuConfig, PAGE_SIZE, PhysBus, Privilege, Regime, Reservation, SatpMode,
+    Trap,
 };
 
 /// Where RAM begins; 64 MiB, of which the last 16 are for page tables.

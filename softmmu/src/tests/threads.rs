@@ -54,8 +54,8 @@ fn reservations_lose_no_update() {
     on_four_harts(&world, |mmu| {
         for _ in 0..ROUNDS {
             loop {
-                let old = mmu.load_reserved_u64(VA).unwrap();
-                if mmu.store_conditional_u64(VA, old + 1).unwrap() {
+                let reserved = mmu.load_reserved_u64(VA).unwrap();
+                if mmu.store_conditional_u64(VA, reserved, reserved.value + 1).unwrap() {
                     break;
                 }
             }

@@ -25,7 +25,8 @@ use parking_lot::Mutex;
 use crate::irq::IrqLine;
 
 pub use mmio::VirtioMmio;
-pub use queue::{ActiveQueue, Chain, Ram, RingError};
+pub use queue::{ActiveQueue, Chain, RingError};
+pub use softmmu::Ram;
 pub use worker::Waker;
 
 /// What a device does, apart from how the driver reaches it.

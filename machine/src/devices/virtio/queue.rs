@@ -3,12 +3,13 @@
 //! The ring indices, event suppression and used ring are virtio-queue's. Descriptor chains are walked here, because a
 //! device must know *that* a chain is malformed, not just find it short. Each descriptor is read once; what the guest
 //! does to the table afterwards is of no consequence. Guest memory is reached only through vm-memory's bounds checks,
-//! and what is written there is marked in its bitmap, so that translated code and snapshots hear of it.
+//! and what is written there is marked in its bitmap, so that whoever translated code there hears of it.
 
 #![allow(unsafe_code, reason = "guest memory is lent to disks without its bitmap, see `bare`")]
 
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
+use softmmu::Ram;
 use virtio_bindings::bindings::virtio_ring::{
     VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE,
 };
@@ -18,9 +19,6 @@ use vm_memory::bitmap::{Bitmap, BitmapSlice};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions, VolatileSlice};
 
 use super::Interrupt;
-
-/// Guest RAM as devices reach it.
-pub type Ram = vm_memory::GuestMemoryMmap<()>;
 
 /// Most descriptors in one chain, indirect ones included: the largest queue there can be.
 pub const MAX_CHAIN: usize = 1024;

@@ -12,7 +12,8 @@ use std::thread::{self, JoinHandle, Thread};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::queue::{ActiveQueue, Ram, Ring};
+use super::Ram;
+use super::queue::{ActiveQueue, Ring};
 use super::{Interrupt, VirtioDevice};
 
 struct Shared {
