@@ -118,7 +118,7 @@ pub(crate) struct RunArgs {
     pub(crate) virtio_legacy: bool,
 
     /// How guest code is executed
-    #[arg(long, value_enum, default_value_t = Engine::Interp)]
+    #[arg(long, value_enum, default_value_t = Engine::Jit)]
     pub(crate) engine: Engine,
 
     /// Exit instead of rebooting when the guest asks for a reset
@@ -137,8 +137,22 @@ pub(crate) struct RunArgs {
 /// The engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Engine {
+    /// Translate blocks to code of this host (x86-64 with AVX2; elsewhere the same as `interp`)
+    Jit,
+    /// As `jit`, but translate each block before its first execution instead of its third (for tests)
+    Eager,
     /// Execute decoded blocks one operation at a time; works on every host
     Interp,
+}
+
+impl From<Engine> for machine::EngineKind {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Jit => Self::Jit,
+            Engine::Eager => Self::Eager,
+            Engine::Interp => Self::Interp,
+        }
+    }
 }
 
 /// Flags of `hartvm test`.
@@ -161,7 +175,7 @@ pub(crate) struct TestArgs {
     pub(crate) cpu: String,
 
     /// How guest code is executed
-    #[arg(long, value_enum, default_value_t = Engine::Interp)]
+    #[arg(long, value_enum, default_value_t = Engine::Jit)]
     pub(crate) engine: Engine,
 }
 

@@ -103,6 +103,7 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         disks: disks.map_err(|error| usage("--disk", &error))?,
         virtio_console: args.virtio_console,
         virtio_legacy: args.virtio_legacy,
+        engine: args.engine.into(),
     }))
 }
 

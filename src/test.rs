@@ -115,6 +115,7 @@ fn run_one(program: &Path, args: &TestArgs) -> Result<Outcome> {
         cpu: args.cpu.parse()?,
         kernel: Some(program.into()),
         firmware: Firmware::None,
+        engine: args.engine.into(),
         ..Config::default()
     };
     let machine = Machine::build(config, Sink::null())?;

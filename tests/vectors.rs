@@ -6,45 +6,26 @@ mod harness;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use frontend::Decoder;
 use frontend::csr_name::number as csr;
 use frontend::insn::ROWS;
 use frontend::insn_c::ROWS_C;
-use jit::{Exit, Hart as _, Interp};
+use jit::{Engine, EngineKind, Exit, Hart as _};
 use machine::Machine;
 use machine::hart::Hart;
 use softmmu::{Privilege, Reservation};
 
-/// Something that executes instructions.
-trait Engine {
-    /// Runs the hart until it traps or is polled.
-    fn run(&mut self, hart: &mut Hart) -> Exit;
-    /// Forgets code that has changed.
-    fn fence_i(&mut self, hart: &mut Hart);
-}
-
-impl Engine for Interp {
-    fn run(&mut self, hart: &mut Hart) -> Exit {
-        Interp::run(self, hart)
-    }
-
-    fn fence_i(&mut self, hart: &mut Hart) {
-        Interp::fence_i(self, hart.mmu());
-    }
-}
-
 /// For each engine a module with a test for each file of vectors.
 macro_rules! tests {
-    ($files:tt $($engine:ident = $make:expr;)*) => {
+    ($files:tt $($engine:ident = $kind:expr;)*) => {
         $(mod $engine {
             use super::*;
-            tests!(@files $engine $make; $files);
+            tests!(@files $engine $kind; $files);
         })*
     };
-    (@files $engine:ident $make:expr; [$($file:ident)*]) => {
+    (@files $engine:ident $kind:expr; [$($file:ident)*]) => {
         $(#[test]
         fn $file() {
-            let mut bench = Bench::new(concat!(stringify!($engine), "-", stringify!($file)), $make);
+            let mut bench = Bench::new(concat!(stringify!($engine), "-", stringify!($file)), $kind);
             bench.run_file(stringify!($file));
         })*
     };
@@ -54,7 +35,8 @@ macro_rules! all_files {
     ($($file:ident)*) => {
         const FILES: &[&str] = &[$(stringify!($file)),*];
         tests! { [$($file)*]
-            interpreter = |decoder| Box::new(Interp::new(decoder));
+            interpreter = EngineKind::Interp;
+            jit = EngineKind::Eager;
         }
     };
 }
@@ -285,12 +267,12 @@ impl State {
 struct Bench {
     machine: Machine,
     hart: Hart,
-    engine: Box<dyn Engine>,
+    engine: Engine,
 }
 
 impl Bench {
-    fn new(name: &str, make: impl FnOnce(Decoder) -> Box<dyn Engine>) -> Bench {
-        let (machine, mut hart, decoder) = harness::hart("max", &format!("vectors-{name}"));
+    fn new(name: &str, kind: EngineKind) -> Bench {
+        let (machine, mut hart, engine) = harness::hart("max", &format!("vectors-{name}"), kind);
         let napot = |base: u64| base >> 2 | (REGION / 8 - 1);
         for (register, value) in [
             (csr::PMPADDR0, napot(CODE)),
@@ -305,7 +287,7 @@ impl Bench {
         hart.set_privilege(Privilege::User);
         let code: Vec<u8> = STOP.repeat(REGION as usize / 2);
         machine.memory().write(CODE, &code).expect("RAM");
-        Bench { machine, hart, engine: make(decoder) }
+        Bench { machine, hart, engine }
     }
 
     fn run_file(&mut self, file: &str) {
@@ -387,7 +369,7 @@ impl Bench {
         now.pc = state.pc;
         now.reservation = Reservation::default();
         now.mstatus = now.mstatus & !jit::context::MSTATUS_FS | CLEAN;
-        self.engine.fence_i(&mut self.hart);
+        self.engine.fence_i(self.hart.mmu());
         self.machine.hart_shared(0).expect("hart 0 is there").take_poll();
     }
 
@@ -435,7 +417,7 @@ fn every_file_is_run_and_complete() {
 
 #[test]
 fn the_runner_notices_what_is_wrong() {
-    let mut bench = Bench::new("runner", |decoder| Box::new(Interp::new(decoder)));
+    let mut bench = Bench::new("runner", EngineKind::Eager);
     let mut differs = |line| !bench.run_case(&Case::parse(line), &PLACES[1]).is_empty();
     assert!(!differs("add 00b50533 a0=5 a1=7 -> a0=c"));
     for wrong in [

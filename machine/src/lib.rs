@@ -23,6 +23,7 @@ use std::thread::JoinHandle;
 
 use devicetree::Node;
 use frontend::Decoder;
+pub use jit::EngineKind;
 use softmmu::GuestMemory;
 
 use board::{Kind, place};
@@ -90,6 +91,8 @@ pub struct Config {
     pub virtio_console: bool,
     /// Whether virtio devices have the legacy register interface.
     pub virtio_legacy: bool,
+    /// How the harts execute code.
+    pub engine: EngineKind,
 }
 
 impl Default for Config {
@@ -106,6 +109,7 @@ impl Default for Config {
             disks: Vec::new(),
             virtio_console: false,
             virtio_legacy: false,
+            engine: EngineKind::default(),
         }
     }
 }
@@ -230,7 +234,7 @@ impl Machine {
 
         let sbi = boot.has_sbi();
         let parts =
-            Parts { memory, bus, clint, clock, timers, harts, power, console: sink, uart: uart.clone(), sbi };
+            Parts { memory, bus, clint, clock, timers, harts, power, console: sink, uart: uart.clone(), sbi, engine: config.engine };
         let system = Arc::new(System::new(parts));
         Ok(Self { config, system, tree, boot, uart, console, room })
     }

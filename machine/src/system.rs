@@ -115,6 +115,8 @@ pub struct System {
     pub power: Arc<Power>,
     /// Where the SBI debug console writes.
     pub console: Sink,
+    /// What the engines of the harts share.
+    pub engines: jit::Shared,
     uart: Arc<Uart16550>,
     bus: Arc<Bus>,
     clint: Arc<Clint>,
@@ -145,15 +147,32 @@ pub struct Parts {
     pub uart: Arc<Uart16550>,
     /// Whether calls from supervisor mode are answered by the built-in SBI.
     pub sbi: bool,
+    /// How the harts execute code.
+    pub engine: jit::EngineKind,
 }
 
 impl System {
     /// A system of `parts` with every hart stopped.
     pub fn new(parts: Parts) -> Self {
-        let Parts { memory, bus, clint, clock, timers, harts, power, console, uart, sbi } = parts;
+        let Parts { memory, bus, clint, clock, timers, harts, power, console, uart, sbi, engine } = parts;
+        let engines = jit::Shared::new(engine, &memory);
         let run_states = harts.iter().map(|_| Mutex::new(RunState::Stopped)).collect();
         let stopping = AtomicBool::new(false);
-        Self { memory, clock, timers, harts, power, console, uart, bus, clint, run_states, stopping, sbi }
+        Self {
+            memory,
+            clock,
+            timers,
+            harts,
+            power,
+            console,
+            engines,
+            uart,
+            bus,
+            clint,
+            run_states,
+            stopping,
+            sbi,
+        }
     }
 
     /// The devices, as the MMU wants them.

@@ -39,21 +39,27 @@ pub(crate) fn program_file(name: &str, words: &[u32]) -> PathBuf {
 
 /// A machine of CPU model `cpu` with `harts` harts, without firmware. It starts `program`, at the start of RAM in M-mode.
 pub(crate) fn machine(cpu: &str, harts: usize, name: &str, program: &[u32]) -> Machine {
+    machine_of(cpu, harts, name, program, EngineKind::default())
+}
+
+fn machine_of(cpu: &str, harts: usize, name: &str, program: &[u32], engine: EngineKind) -> Machine {
     let config = Config {
         memory: 16 << 20,
         harts,
         cpu: cpu.parse().expect("a CPU model"),
         firmware: Firmware::None,
         kernel: Some(program_file(&format!("{name}.bin"), program)),
+        engine,
         ..Config::default()
     };
     Machine::build(config, Sink::null()).expect("the machine can be built")
 }
 
-/// A machine that is not turned on, its only hart, and the decoder for it. `name` must differ between concurrent tests.
-pub(crate) fn hart(cpu: &str, name: &str) -> (Machine, Hart, Decoder) {
-    let machine = machine(cpu, 1, name, &[0]);
+/// A machine that is not turned on, its only hart, and an engine for it. `name` must differ between concurrent tests.
+pub(crate) fn hart(cpu: &str, name: &str, engine: EngineKind) -> (Machine, Hart, Engine) {
+    let machine = machine_of(cpu, 1, name, &[0], engine);
     let hart = machine.hart(0).expect("hart 0 is there");
     let model: machine::cpu_model::CpuModel = cpu.parse().expect("a CPU model");
-    (machine, hart, Decoder::new(&model.isa()))
+    let engine = hart.engine(Decoder::new(&model.isa()));
+    (machine, hart, engine)
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use frontend::Opcode;
 use frontend::csr_name::number as csr;
-use jit::{Hart as _, Interp};
+use jit::{Engine, EngineKind, Hart as _};
 use machine::Machine;
 use machine::hart::Hart;
 pub(crate) use softmmu::Privilege::{self, Machine as M, Supervisor as S, User as U};
@@ -74,7 +74,16 @@ pub(crate) struct Taken {
 pub(crate) struct Bench {
     pub(crate) machine: Machine,
     pub(crate) hart: Hart,
-    engine: Interp,
+    engine: Engine,
+}
+
+/// Both engines pass these tests: check.sh runs them with and without `HARTVM_ENGINE=interp`.
+fn engine_kind() -> EngineKind {
+    match std::env::var("HARTVM_ENGINE").as_deref() {
+        Ok("interp") => EngineKind::Interp,
+        Ok(other) => panic!("HARTVM_ENGINE={other} is not an engine: want interp, or nothing for the JIT"),
+        Err(_) => EngineKind::Eager,
+    }
 }
 
 impl Bench {
@@ -82,8 +91,8 @@ impl Bench {
     pub(crate) fn new(cpu: &str) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("system-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let (machine, hart, decoder) = harness::hart(cpu, &name);
-        let mut bench = Self { machine, hart, engine: Interp::new(decoder) };
+        let (machine, hart, engine) = harness::hart(cpu, &name, engine_kind());
+        let mut bench = Self { machine, hart, engine };
         bench.set(csr::MTVEC, M_VECTOR);
         bench.set(csr::STVEC, S_VECTOR);
         bench.set(csr::PMPADDR0, (1 << 54) - 1);

@@ -23,7 +23,7 @@ mod harts;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use softmmu::{CodeWatcher, GuestMemory, PAGE_SIZE};
@@ -139,8 +139,7 @@ impl CodeCache {
         };
         let cache =
             Arc::new(Self { arena, thunks, memory: memory.clone(), inner: Mutex::new(inner) });
-        let watcher: Arc<dyn CodeWatcher> = cache.clone();
-        memory.set_code_watcher(Arc::downgrade(&watcher));
+        memory.set_code_watcher(Arc::new(Watcher(Arc::downgrade(&cache))));
         Some(cache)
     }
 
@@ -302,7 +301,19 @@ impl CodeCache {
     }
 }
 
-impl CodeWatcher for CodeCache {
+/// What the memory knows of the cache, which itself refers to the memory.
+struct Watcher(Weak<CodeCache>);
+
+impl CodeWatcher for Watcher {
+    fn code_written(&self, pa: u64, length: u64) {
+        if let Some(cache) = self.0.upgrade() {
+            cache.code_written(pa, length);
+        }
+    }
+}
+
+impl CodeCache {
+    /// Kills the blocks of `[pa, pa + length)`, in one page.
     fn code_written(&self, pa: u64, length: u64) {
         let page_pa = pa & !(PAGE_SIZE - 1);
         let mut inner = self.inner.lock();

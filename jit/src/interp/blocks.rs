@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 
 use frontend::{Block, Decoder};
 use softmmu::{Mmu, Trap, cause};
@@ -21,7 +22,7 @@ struct Cached {
 }
 
 pub(super) struct Blocks {
-    decoder: Decoder,
+    decoder: Arc<Decoder>,
     cached: Vec<Cached>,
     by_address: HashMap<u64, u32, BuildHasherDefault<AddressHasher>>,
     /// Counts `fence.i`.
@@ -31,7 +32,7 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    pub(super) fn new(decoder: Decoder) -> Self {
+    pub(super) fn new(decoder: Arc<Decoder>) -> Self {
         Self { decoder, cached: Vec::new(), by_address: HashMap::default(), epoch: 0, single: None }
     }
 
@@ -41,14 +42,13 @@ impl Blocks {
         &self.cached[index as usize].block
     }
 
-    pub(super) fn make_stale(&mut self, mmu: &mut Mmu) {
+    pub(super) fn make_stale(&mut self) {
         self.epoch += 1;
-        mmu.exec_clear_all();
     }
 
-    /// The block at virtual address `pc`, decoded now if need be.
+    /// The block at virtual address `pc`, decoded now if need be. Leaves its index in the MMU's executable-code cache if `enter`.
     #[cold]
-    pub(super) fn find(&mut self, mmu: &mut Mmu, pc: u64) -> Result<&Block, Trap> {
+    pub(super) fn find(&mut self, mmu: &mut Mmu, pc: u64, enter: bool) -> Result<&Block, Trap> {
         let fetch = mmu.fetch(pc)?;
         if !fetch.whole_page || pc & 0xfff == 0xffe {
             let block = self.cut_single(mmu, pc)?;
@@ -71,7 +71,9 @@ impl Blocks {
                 if self.cached.len() == MAX_BLOCKS {
                     self.cached.clear();
                     self.by_address.clear();
-                    mmu.exec_clear_all();
+                    if enter {
+                        mmu.exec_clear_all();
+                    }
                 }
                 let index = self.cached.len() as u32;
                 self.cached.push(cached);
@@ -79,7 +81,9 @@ impl Blocks {
                 index
             }
         };
-        mmu.exec_insert(pc, &fetch, u64::from(index));
+        if enter {
+            mmu.exec_insert(pc, &fetch, u64::from(index));
+        }
         Ok(&self.cached[index as usize].block)
     }
 

@@ -5,6 +5,8 @@ mod atomic;
 mod blocks;
 mod float;
 
+use std::sync::Arc;
+
 use frontend::ir::{Code, Op};
 use frontend::{Block, Decoder};
 use softmmu::{Mmu, Trap, cause};
@@ -20,13 +22,19 @@ pub struct Interp {
 
 impl Interp {
     /// An interpreter for the instructions that `decoder` knows.
-    pub fn new(decoder: Decoder) -> Self {
-        Self { blocks: Blocks::new(decoder) }
+    pub fn new(decoder: impl Into<Arc<Decoder>>) -> Self {
+        Self { blocks: Blocks::new(decoder.into()) }
     }
 
     /// Orders instruction fetches after all earlier stores that this hart can see (`fence.i`).
     pub fn fence_i(&mut self, mmu: &mut Mmu) {
-        self.blocks.make_stale(mmu);
+        self.blocks.make_stale();
+        mmu.exec_clear_all();
+    }
+
+    /// The same for an engine that uses the executable-code cache for something else.
+    pub(crate) fn make_stale(&mut self) {
+        self.blocks.make_stale();
     }
 
     /// Runs `hart` until it is polled or an instruction traps.
@@ -38,29 +46,53 @@ impl Interp {
             let pc = hart.state().pc;
             let block = match hart.mmu().exec_lookup(pc) {
                 Some(index) => self.blocks.get(index),
-                None => match self.blocks.find(hart.mmu(), pc) {
+                None => match self.blocks.find(hart.mmu(), pc, true) {
                     Ok(block) => block,
                     Err(trap) => return Exit::Trap(trap),
                 },
             };
-            hart.state().page = pc & !0xfff;
-            for op in &block.ops {
-                if let Err(trap) = step(hart, block, op) {
-                    let state = hart.state();
-                    state.pc = state.page.wrapping_add(u64::from(op.at));
-                    state.instret = state.instret.wrapping_add(block.insns_before(op.at));
-                    return Exit::Trap(trap);
-                }
+            if let Err(trap) = execute(hart, block) {
+                return Exit::Trap(trap);
             }
-            let state = hart.state();
-            state.instret = state.instret.wrapping_add(block.insns.len() as u64);
         }
+    }
+
+    /// Runs one block, without the executable-code cache.
+    pub(crate) fn run_block<H: Hart>(&mut self, hart: &mut H) -> Result<(), Trap> {
+        let pc = hart.state().pc;
+        let block = self.blocks.find(hart.mmu(), pc, false)?;
+        execute(hart, block)
     }
 }
 
-/// Carries out one operation. The last operation of a block sets `pc`.
 #[inline(always)]
-fn step<H: Hart>(hart: &mut H, block: &Block, op: &Op) -> Result<(), Trap> {
+fn execute<H: Hart>(hart: &mut H, block: &Block) -> Result<(), Trap> {
+    let state = hart.state();
+    state.page = state.pc & !0xfff;
+    for op in &block.ops {
+        let done = if op.code == Code::Call {
+            hart.state().partial = block.insns_before(op.at);
+            let done = hart.call(op);
+            hart.state().partial = 0;
+            done
+        } else {
+            step(hart, op)
+        };
+        if let Err(trap) = done {
+            let state = hart.state();
+            state.pc = state.page.wrapping_add(u64::from(op.at));
+            state.instret = state.instret.wrapping_add(block.insns_before(op.at));
+            return Err(trap);
+        }
+    }
+    let state = hart.state();
+    state.instret = state.instret.wrapping_add(block.insns.len() as u64);
+    Ok(())
+}
+
+/// Carries out one operation, which is no call of a helper. The last operation of a block sets `pc`.
+#[inline(always)]
+pub(crate) fn step<H: Hart>(hart: &mut H, op: &Op) -> Result<(), Trap> {
     macro_rules! x {
         ($reg:ident) => {
             hart.state().x[op.$reg.index()]
@@ -273,12 +305,7 @@ fn step<H: Hart>(hart: &mut H, block: &Block, op: &Op) -> Result<(), Trap> {
             state.x[op.rd.index()] = state.page.wrapping_add(u64::from(op.at) + u64::from(op.aux));
             state.pc = target;
         }
-        Code::Call => {
-            hart.state().partial = block.insns_before(op.at);
-            let done = hart.call(op);
-            hart.state().partial = 0;
-            done?;
-        }
+        Code::Call => {}
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 mod alu;
 mod asm;
 mod branch;
-pub(crate) mod entry;
+mod entry;
 mod mem;
 mod regs;
 
@@ -16,10 +16,28 @@ use frontend::Block;
 use frontend::ir::{Code, Follow, Op, Shape};
 
 use asm::{Asm, Cc, Label, Width, op};
-use entry::Thunks;
 use regs::{Loc, RAX, RCX, field};
 
+pub(crate) use entry::{Thunks, exit, status};
 pub(crate) use regs::BIAS;
+
+/// Offset of a block's body from its entry. Links lead to the body: they stay in the page.
+pub(crate) const BODY: u32 = 10;
+
+/// Arena offset of the way into generated code.
+pub(crate) fn enter(thunks: &Thunks) -> u32 {
+    thunks.enter
+}
+
+/// Arena offset of where the entries of killed blocks lead.
+pub(crate) fn dead(thunks: &Thunks) -> u32 {
+    thunks.dead
+}
+
+/// Bytes of the shared code.
+pub(crate) fn shared_size(thunks: &Thunks) -> u32 {
+    thunks.end
+}
 
 /// Whether this host has the instructions that generated code uses.
 pub(crate) fn is_supported() -> bool {
@@ -49,7 +67,7 @@ pub(crate) struct Translator {
     cold: Vec<Cold>,
     /// Operations that the code refers to.
     data: Vec<(Label, Op)>,
-    pub(crate) links: Vec<Link>,
+    links: Vec<Link>,
     /// Page offsets of the block's instructions.
     insns: Vec<u16>,
     /// Where the block's body starts, for jumps to its own start.
@@ -101,6 +119,7 @@ impl Translator {
         debug_assert!(self.asm.here() >= 5);
         self.asm.rm(Width::Q, &[op::STORE], RAX, Loc::Slot(field!(page)));
         self.body = self.asm.bind_here();
+        assert_eq!(self.asm.here(), BODY);
         self.asm.rm_imm(Width::Q, 0, Loc::Slot(field!(instret)), block.insns.len() as i32);
 
         let mut at = 0;
@@ -130,12 +149,12 @@ impl Translator {
     }
 
     /// Makes the last block's code right for a place in the arena.
-    pub(crate) fn place(&mut self, offset: u32) -> &[u8] {
+    pub(crate) fn place(&mut self, offset: u32) -> (&[u8], &[Link]) {
         for (field, target) in std::mem::take(&mut self.asm.external) {
             let relative = target.wrapping_sub(offset + field + 4);
             self.asm.bytes[field as usize..][..4].copy_from_slice(&relative.to_le_bytes());
         }
-        &self.asm.bytes
+        (&self.asm.bytes, &self.links)
     }
 
     /// Assembles the operation at `index`, or several from there on; returns how many.

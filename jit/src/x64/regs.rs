@@ -28,7 +28,7 @@ pub(super) const CONTEXT: u8 = 14;
 pub(super) const STATE: u8 = 15;
 
 /// r15 points this far into the state, so that a displacement of one byte reaches all of x0 to x31.
-pub(super) const BIAS: i32 = 128;
+pub(crate) const BIAS: i32 = 128;
 
 /// Pinned integer registers: guest, host. The first [`VOLATILE_PINS`] are not preserved by calls of the host's ABI.
 pub(super) const PINS: [(u8, u8); 10] =

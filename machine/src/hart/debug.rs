@@ -1,7 +1,7 @@
 //! A hart in the hands of a debugger or a test, which runs it on its own thread. General registers and memory are reached
 //! through [`jit::Hart`].
 
-use jit::Interp;
+use jit::{Engine, Exit};
 use softmmu::Privilege;
 
 use super::Hart;
@@ -9,11 +9,14 @@ use super::Hart;
 impl Hart {
     /// Runs until `done` says so, or the machine stops. It is asked whenever the hart has left the engine, and again when
     /// that made it take an interrupt; so after every trap, before the first instruction of the handler.
-    pub fn run_until(&mut self, engine: &mut Interp, mut done: impl FnMut(&mut Self) -> bool) {
+    pub fn run_until(&mut self, engine: &mut Engine, mut done: impl FnMut(&mut Self) -> bool) {
         self.shared.set_thread(std::thread::current());
         while !self.system.is_stopping() && !done(self) {
-            if self.prepare(engine) && !done(self) {
-                self.execute(engine);
+            if self.prepare(engine)
+                && !done(self)
+                && let Exit::Trap(trap) = engine.run(self)
+            {
+                self.take_exception(trap);
             }
         }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use firmware::sbi::PerHart;
 use frontend::{Decoder, Extension};
-use jit::{Exit, HartState, Interp};
+use jit::{Engine, Exit, HartState};
 use softmmu::{Mmu, Privilege, Regime, SatpMode};
 
 use crate::cpu_model::CpuModel;
@@ -89,7 +89,7 @@ impl Hart {
 
     /// Runs the hart until the machine stops.
     pub fn run(mut self, decoder: Decoder) {
-        let mut engine = Interp::new(decoder);
+        let mut engine = self.engine(decoder);
         self.shared.set_thread(std::thread::current());
         while !self.system.is_stopping() {
             if self.prepare(&mut engine) {
@@ -98,8 +98,14 @@ impl Hart {
         }
     }
 
+    /// An engine of the machine's kind for this hart.
+    pub fn engine(&self, decoder: Decoder) -> Engine {
+        let shared = Arc::clone(&self.shared);
+        Engine::new(&self.system.engines, decoder, Box::new(move || shared.kick()))
+    }
+
     /// Does everything that comes between two runs of the engine, or sleeps. Says whether there is something to execute.
-    fn prepare(&mut self, engine: &mut Interp) -> bool {
+    fn prepare(&mut self, engine: &mut Engine) -> bool {
         self.shared.take_poll();
         self.drain_mailbox();
         if self.code_stale {
@@ -133,10 +139,9 @@ impl Hart {
         true
     }
 
-    fn execute(&mut self, engine: &mut Interp) {
-        match engine.run(self) {
-            Exit::Poll => {}
-            Exit::Trap(trap) => self.take_exception(trap),
+    fn execute(&mut self, engine: &mut Engine) {
+        while let Exit::Trap(trap) = engine.run(self) {
+            self.take_exception(trap);
         }
     }
 

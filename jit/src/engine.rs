@@ -1,0 +1,84 @@
+//! Which engine a hart has.
+
+#[cfg(target_arch = "x86_64")]
+use std::sync::Arc;
+
+use frontend::Decoder;
+use softmmu::{GuestMemory, Mmu};
+
+use crate::context::{Exit, Hart};
+use crate::interp::Interp;
+
+/// How guest code is executed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineKind {
+    /// Translates blocks to code of the host. On a host without a backend, the same as [`Self::Interp`].
+    #[default]
+    Jit,
+    /// The same, but translates before the first execution, so that everything that can be translated is.
+    Eager,
+    /// Executes decoded blocks one operation at a time.
+    Interp,
+}
+
+/// What the engines of a machine share. Clones share the same.
+#[derive(Clone)]
+pub struct Shared {
+    #[cfg(target_arch = "x86_64")]
+    cache: Option<Arc<crate::cache::CodeCache>>,
+    #[cfg(target_arch = "x86_64")]
+    eager: bool,
+}
+
+impl Shared {
+    /// For engines of one kind, which run code in `memory`.
+    pub fn new(kind: EngineKind, memory: &GuestMemory) -> Self {
+        #[cfg(not(target_arch = "x86_64"))]
+        let (_, _) = (kind, memory);
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            cache: if kind == EngineKind::Interp { None } else { crate::cache::CodeCache::new(memory) },
+            #[cfg(target_arch = "x86_64")]
+            eager: kind == EngineKind::Eager,
+        }
+    }
+}
+
+/// The engine of one hart.
+pub enum Engine {
+    /// See [`EngineKind::Interp`].
+    Interp(Box<Interp>),
+    /// See [`EngineKind::Jit`].
+    #[cfg(target_arch = "x86_64")]
+    Native(Box<crate::native::Native>),
+}
+
+impl Engine {
+    /// An engine for the instructions that `decoder` knows. `kick` makes the hart poll soon; any thread may call it.
+    pub fn new(shared: &Shared, decoder: Decoder, kick: Box<dyn Fn() + Send + Sync>) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(cache) = &shared.cache {
+            return Engine::Native(Box::new(crate::native::Native::new(cache, Arc::new(decoder), shared.eager, kick)));
+        }
+        let (_, _) = (shared, kick);
+        Engine::Interp(Box::new(Interp::new(decoder)))
+    }
+
+    /// Runs `hart` until it is polled or an instruction traps.
+    pub fn run<H: Hart>(&mut self, hart: &mut H) -> Exit {
+        match self {
+            Engine::Interp(interp) => interp.run(hart),
+            #[cfg(target_arch = "x86_64")]
+            Engine::Native(native) => native.run(hart),
+        }
+    }
+
+    /// Orders instruction fetches after all earlier stores that this hart can see (`fence.i`).
+    pub fn fence_i(&mut self, mmu: &mut Mmu) {
+        match self {
+            Engine::Interp(interp) => interp.fence_i(mmu),
+            #[cfg(target_arch = "x86_64")]
+            Engine::Native(native) => native.fence_i(),
+        }
+    }
+}

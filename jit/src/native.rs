@@ -1,0 +1,327 @@
+//! The engine that runs generated code, and interprets what is not worth translating or cannot be.
+
+#![allow(unsafe_code, reason = "enters generated code, which calls back with the pointers it was given")]
+
+use std::sync::Arc;
+
+use frontend::ir::{Code, Op};
+use frontend::{Block, Decoder};
+use softmmu::{Fetch, Mmu, Trap};
+
+use crate::backend::{self, Translator, exit, status};
+use crate::cache::{CodeCache, Participant, Request};
+use crate::context::{Callbacks, Exit, Hart, HartState};
+use crate::interp::{self, Interp};
+
+/// How often a block is interpreted before it is translated, unless everything is at once.
+const COLD_RUNS: u8 = 2;
+/// log2 of the counters for that, which blocks share by their address.
+const HEAT_BITS: u32 = 12;
+
+/// One hart's engine. The code itself is shared.
+pub struct Native {
+    cache: Arc<CodeCache>,
+    participant: Arc<Participant>,
+    interp: Interp,
+    decoder: Arc<Decoder>,
+    translator: Translator,
+    /// How often a block is interpreted before it is translated.
+    cold_runs: u8,
+    heat: Box<[u8]>,
+    stats: NativeStats,
+}
+
+/// What one hart's engine did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NativeStats {
+    /// Blocks interpreted.
+    pub interpreted: u64,
+    /// Times generated code was entered.
+    pub entries: u64,
+    /// Times it was left to be linked.
+    pub links: u64,
+    /// Times it was left for a trap.
+    pub traps: u64,
+}
+
+/// What to do at a program counter.
+enum Next {
+    /// Enter the code at this host address; the block's physical address.
+    Enter(u64, u64),
+    Interpret,
+}
+
+impl Native {
+    /// An engine for the instructions that `decoder` knows. `kick` makes the hart poll soon; any thread calls it.
+    pub fn new(cache: &Arc<CodeCache>, decoder: Arc<Decoder>, eager: bool, kick: Box<dyn Fn() + Send + Sync>) -> Self {
+        let participant = Arc::new(Participant::new(kick));
+        cache.join(Arc::clone(&participant));
+        Self {
+            cache: Arc::clone(cache),
+            participant,
+            interp: Interp::new(Arc::clone(&decoder)),
+            decoder,
+            translator: Translator::new(cache.thunks),
+            cold_runs: if eager { 0 } else { COLD_RUNS },
+            heat: vec![0; 1 << HEAT_BITS].into(),
+            stats: NativeStats::default(),
+        }
+    }
+
+    /// Orders instruction fetches after all earlier stores that this hart can see (`fence.i`). Generated code is killed by the
+    /// stores themselves.
+    pub fn fence_i(&mut self) {
+        self.interp.make_stale();
+    }
+
+    /// Counts so far.
+    pub fn stats(&self) -> NativeStats {
+        self.stats
+    }
+
+    /// Runs `hart` until it is polled or an instruction traps.
+    pub fn run<H: Hart>(&mut self, hart: &mut H) -> Exit {
+        let participant = Arc::clone(&self.participant);
+        participant.set_inside(true);
+        let exit = self.run_inside(hart);
+        participant.set_inside(false);
+        exit
+    }
+
+    fn run_inside<H: Hart>(&mut self, hart: &mut H) -> Exit {
+        let poll = std::ptr::from_ref(hart.poll_word()) as u64;
+        let this = std::ptr::from_mut(hart).expose_provenance() as u64;
+        let native = &mut hart.state().native;
+        (native.poll, native.hart, native.callbacks) = (poll, this, callbacks::<H>());
+        let mut link = None;
+        loop {
+            self.participant.answer(|request| match request {
+                Request::DropWrites(page) => hart.mmu().drop_writes(page),
+                Request::ForgetCode => hart.mmu().exec_clear_all(),
+            });
+            if hart.polled() {
+                return Exit::Poll;
+            }
+            let pc = hart.state().pc;
+            let known = if link.is_some() { None } else { hart.mmu().exec_lookup(pc) };
+            let code = match known {
+                Some(code) => code,
+                None => match self.find(hart.mmu(), pc) {
+                    Err(trap) => return Exit::Trap(trap),
+                    Ok(Next::Enter(code, pa)) => {
+                        if let Some((site, page)) = link.take()
+                            && pa >> 12 == u64::from(page)
+                        {
+                            self.cache.link(site, pa);
+                        }
+                        code
+                    }
+                    Ok(Next::Interpret) => {
+                        link = None;
+                        self.stats.interpreted += 1;
+                        match self.interp.run_block(hart) {
+                            Ok(()) => continue,
+                            Err(trap) => return Exit::Trap(trap),
+                        }
+                    }
+                },
+            };
+            self.stats.entries += 1;
+            match self.enter(hart, code, pc) {
+                exit::LINK => {
+                    self.stats.links += 1;
+                    let native = &hart.state().native;
+                    link = Some((native.link_site, native.link_page));
+                }
+                exit::TRAP => {
+                    self.stats.traps += 1;
+                    let native = &hart.state().native;
+                    return Exit::Trap(Trap { cause: native.trap_cause, tval: native.trap_tval });
+                }
+                exit::INTERPRET => {
+                    self.stats.interpreted += 1;
+                    if let Err(trap) = self.interp.run_block(hart) {
+                        return Exit::Trap(trap);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Runs generated code from a block's entry on.
+    fn enter<H: Hart>(&mut self, hart: &mut H, code: u64, pc: u64) -> u64 {
+        let context = std::ptr::from_ref(hart.mmu().context()) as u64;
+        let state = hart.state();
+        state.native.context = context;
+        let state = std::ptr::from_mut(state) as u64;
+        let enter = self.cache.arena.address(backend::enter(&self.cache.thunks));
+        // SAFETY: `code` is the entry of a block in the arena: it came from `CodeCache::find` or `publish` just now, or from
+        // the executable-code cache, which forgets it before its region is reused. Generated code touches the state, the
+        // tables of the context, and guest memory through them; all of it belongs to `hart`, which nobody else uses while
+        // `enter` has it, except through the callbacks.
+        unsafe {
+            let enter: extern "sysv64" fn(u64, u64, u64) -> u64 =
+                std::mem::transmute(std::ptr::with_exposed_provenance::<()>(enter as usize));
+            enter(code, state.wrapping_add(backend::BIAS as u64), pc)
+        }
+    }
+
+    /// What to do at `pc`, which the executable-code cache does not know.
+    #[cold]
+    fn find(&mut self, mmu: &mut Mmu, pc: u64) -> Result<Next, Trap> {
+        let fetch = mmu.fetch(pc)?;
+        if !fetch.whole_page {
+            return Ok(Next::Interpret);
+        }
+        let pa = fetch.pa;
+        let Some(code) = self.cache.find(pa).or_else(|| self.translate(mmu, pc, &fetch)) else {
+            return Ok(Next::Interpret);
+        };
+        mmu.exec_insert(pc, &fetch, code);
+        Ok(Next::Enter(code, pa))
+    }
+
+    /// Translates the block at `pc`, if it has been here often enough.
+    fn translate(&mut self, mmu: &mut Mmu, pc: u64, fetch: &Fetch) -> Option<u64> {
+        let pa = fetch.pa;
+        let heat = heat_slot(&mut self.heat, pa);
+        if *heat < self.cold_runs {
+            *heat += 1;
+            return None;
+        }
+        let block = self.cut(mmu, pc, pa)?;
+        let length = block.end - block.start;
+        let ticket = self.cache.begin(pa, length)?;
+        // Now that stores are noticed: what was read before may have been overwritten unnoticed.
+        let block = self.cut(mmu, pc, pa).filter(|again| again.end - again.start == length)?;
+        *heat_slot(&mut self.heat, pa) = 0;
+        self.translator.translate(&block, (pa >> 12) as u32);
+        let size = self.translator.code().len();
+        let translator = &mut self.translator;
+        self.cache.publish(pa, ticket, (length, block.insns.len()), size, |offset| translator.place(offset))
+    }
+
+    /// Decodes the block at `pa`. `None` for an instruction across the page edge.
+    fn cut(&self, mmu: &Mmu, pc: u64, pa: u64) -> Option<Block> {
+        let page = pa & !0xfff;
+        let block =
+            Block::cut(&self.decoder, (pc & 0xfff) as u16, frontend::builder::MAX_INSNS, |at| match at {
+                4096.. => Err(()),
+                _ => mmu.read_code_u16(page + u64::from(at)).map_err(drop),
+            });
+        block.ok().filter(|block| block.end <= 4096)
+    }
+}
+
+fn heat_slot(heat: &mut [u8], pa: u64) -> &mut u8 {
+    &mut heat[(pa >> 1 ^ pa >> 13) as usize & ((1 << HEAT_BITS) - 1)]
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        self.cache.leave(&self.participant);
+    }
+}
+
+fn callbacks<H: Hart>() -> Callbacks {
+    Callbacks {
+        load: load::<H> as *const () as u64,
+        store: store::<H> as *const () as u64,
+        step: step::<H> as *const () as u64,
+        call: call::<H> as *const () as u64,
+    }
+}
+
+fn note(state: &mut HartState, trap: Trap) {
+    (state.native.trap_cause, state.native.trap_tval) = (trap.cause, trap.tval);
+}
+
+/// A load that the TLB does not answer. Returns the host address of the value, or 0 for a trap.
+///
+/// # Safety
+/// `hart` is the hart that was given to [`Native::enter`], on the same thread, and nothing else refers to it now.
+unsafe extern "sysv64" fn load<H: Hart>(hart: *mut H, va: u64, size: u64) -> u64 {
+    // SAFETY: the caller's.
+    let hart = unsafe { &mut *hart };
+    let mmu = hart.mmu();
+    let value = match size {
+        1 => mmu.load_u8(va).map(u64::from),
+        2 => mmu.load_u16(va).map(u64::from),
+        4 => mmu.load_u32(va).map(u64::from),
+        _ => mmu.load_u64(va),
+    };
+    let state = hart.state();
+    match value {
+        Ok(value) => {
+            state.native.bounce[0] = value;
+            std::ptr::from_ref(&state.native.bounce[0]) as u64
+        }
+        Err(trap) => {
+            note(state, trap);
+            0
+        }
+    }
+}
+
+/// A store that the TLB does not answer. Returns the host address of a place that may be stored to, or 0 for a trap.
+///
+/// # Safety
+/// As for [`load`].
+unsafe extern "sysv64" fn store<H: Hart>(hart: *mut H, va: u64, value: u64, size: u64) -> u64 {
+    // SAFETY: the caller's.
+    let hart = unsafe { &mut *hart };
+    let mmu = hart.mmu();
+    let stored = match size {
+        1 => mmu.store_u8(va, value as u8),
+        2 => mmu.store_u16(va, value as u16),
+        4 => mmu.store_u32(va, value as u32),
+        _ => mmu.store_u64(va, value),
+    };
+    let state = hart.state();
+    match stored {
+        Ok(()) => std::ptr::from_mut(&mut state.native.bounce[1]) as u64,
+        Err(trap) => {
+            note(state, trap);
+            0
+        }
+    }
+}
+
+/// Carries out an operation that generated code leaves to the interpreter.
+///
+/// # Safety
+/// As for [`load`]; `op` is in the code that runs.
+unsafe extern "sysv64" fn step<H: Hart>(hart: *mut H, op: *const Op) -> u64 {
+    // SAFETY: the caller's. An `Op` in generated code was written by `Translator` from one.
+    let (hart, op) = unsafe { (&mut *hart, &*op) };
+    debug_assert_ne!(op.code, Code::Call);
+    match interp::step(hart, op) {
+        Ok(()) => status::DONE,
+        Err(trap) => {
+            note(hart.state(), trap);
+            status::TRAP
+        }
+    }
+}
+
+/// Calls a helper.
+///
+/// # Safety
+/// As for [`step`].
+unsafe extern "sysv64" fn call<H: Hart>(hart: *mut H, op: *const Op) -> u64 {
+    // SAFETY: as in `step`.
+    let (hart, op) = unsafe { (&mut *hart, &*op) };
+    let before = hart.mmu().code_epoch();
+    let done = hart.call(op);
+    let context = std::ptr::from_ref(hart.mmu().context()) as u64;
+    hart.state().native.context = context;
+    match done {
+        Ok(()) if hart.polled() || hart.mmu().code_epoch() != before => status::LEAVE,
+        Ok(()) => status::DONE,
+        Err(trap) => {
+            note(hart.state(), trap);
+            status::TRAP
+        }
+    }
+}
