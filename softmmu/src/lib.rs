@@ -18,9 +18,18 @@
 //!
 //! Whatever stands in the way becomes a [`Trap`], and nothing was changed then but A bits.
 //!
-//! Stores, AMOs and SC go the same way through the write table, where only pages with D=1 are. Fetches are translated by
+//! Stores, AMOs and SC go the same way through the write table, where only pages with D=1 and without watched code are. What
+//! LR reserves is a [`Reservation`], which the engine keeps and gives to SC. Fetches are translated by
 //! [`Mmu::fetch`]; what an engine makes of the code it keeps in the context's executable-code cache, which forgets it when the
 //! translation is flushed.
+//!
+//! # Translated code
+//!
+//! An engine that keeps host code for guest code must hear when the guest code changes. It watches the bytes it translates
+//! ([`GuestMemory::watch_code`]), and its [`CodeWatcher`] is then told of whatever changes them: stores of any hart, updates
+//! of page tables, writes of devices and of the host. A page with watched bytes is in no write table, so stores to it take
+//! the slow path, and devices tell of their writes by the bitmap of [`Ram`]. `ram/code.rs` says why no change slips through
+//! while a watch is being set.
 //!
 //! # Contexts, address spaces, flushes
 //!
@@ -29,8 +38,8 @@
 //! processes swaps a pointer and flushes nothing. Address spaces have numbers (`spaces`); retiring a number flushes all that
 //! carries it. `sfence.vma` ([`Mmu::sfence_vma`]) forgets what it names and little else.
 //!
-//! An [`Mmu`] belongs to one hart and its thread. Harts share [`GuestMemory`] and nothing else; a remote fence is a message
-//! that the hart's thread answers by calling [`Mmu::sfence_range`].
+//! An [`Mmu`] belongs to one hart and its thread. Harts share [`GuestMemory`], with its map of translated code, and nothing
+//! else; a remote fence is a message that the hart's thread answers by calling [`Mmu::sfence_range`].
 
 mod contexts;
 mod l2;

@@ -521,4 +521,69 @@ mod tests {
         context.flush_page(0x5000);
         assert_eq!((context.exec(0x5ffe), context.exec(0x6ffe)), (None, Some(2)));
     }
+
+    #[test]
+    fn an_instruction_across_the_edge_goes_with_either_page() {
+        for flushed in [0x5000, 0x6000] {
+            let mut context = context();
+            context.insert_exec_crossing(0x5ffe, 1, GLOBAL, GLOBAL);
+            context.flush_page(0x4000);
+            context.flush_page(0x7000);
+            assert_eq!(context.exec(0x5ffe), Some(1));
+            context.flush_page(flushed);
+            assert_eq!(context.exec(0x5ffe), None);
+        }
+        for (first, second) in [(LOCAL, GLOBAL), (GLOBAL, LOCAL), (GLOBAL, GLOBAL)] {
+            let mut context = context();
+            context.insert_exec_crossing(0x5ffe, 1, first, second);
+            context.clear_local();
+            assert_eq!(context.exec(0x5ffe).is_some(), first.global && second.global);
+        }
+    }
+
+    #[test]
+    fn an_instruction_across_the_edge_goes_with_either_superpage() {
+        for (level, bits) in [(1, 21), (2, 30), (3, 39)] {
+            let edge = 5_u64 << bits;
+            let superpage = Reach { level, global: true };
+            // Below the edge, above it, and in a superpage both.
+            for (first, second, inside, outside) in [
+                (superpage, GLOBAL, edge - (1 << bits), edge + 0x1000),
+                (GLOBAL, superpage, edge + (1 << bits) - 0x1000, edge - 0x2000),
+            ] {
+                let mut context = context();
+                context.insert_exec_crossing(edge - 2, 1, first, second);
+                if level < 3 {
+                    context.flush_page(outside);
+                    assert_eq!(context.exec(edge - 2), Some(1));
+                }
+                context.flush_page(inside);
+                assert_eq!(context.exec(edge - 2), None);
+            }
+        }
+        let mut context = context();
+        context.insert_exec_crossing(u64::MAX - 1, 1, GLOBAL, Reach { level: 1, global: true });
+        context.flush_page(0x5000);
+        assert_eq!(context.exec(u64::MAX - 1), None);
+    }
+
+    #[test]
+    fn dropping_writes_leaves_other_pages() {
+        let mut context = context();
+        let pages = 0..TLB_SLOTS as u64;
+        // Each page of memory at two addresses, and one of them once more after a flush.
+        for page in pages.clone() {
+            context.fill(page << 12, BASE + ((page / 2) << 12), true, GLOBAL);
+        }
+        context.flush_page(0x7000);
+        for dropped in [3, 0, 511] {
+            let host = context.memory.page(BASE + (dropped << 12)).unwrap();
+            context.drop_writes(host);
+        }
+        for page in pages {
+            let kept = ![3, 0, 511].contains(&(page / 2));
+            assert_eq!(context.writable::<u8>(page << 12).is_some(), kept, "page {page}");
+            assert_eq!(reads(&context, page << 12), page != 7);
+        }
+    }
 }

@@ -78,6 +78,10 @@ impl CodeMap {
     /// Whether the page at `pa` may be entered into a write table; it counts as WRITTEN then.
     pub(crate) fn admits_writes(&self, pa: u64) -> bool {
         let Some(flags) = self.flags(pa) else { return false };
+        // Setting WRITTEN for each store to a watched page would make every further watch wait for the harts.
+        if self.is_watched(pa) {
+            return false;
+        }
         loop {
             if flags.load(Ordering::SeqCst) & WRITTEN == 0 {
                 flags.fetch_or(WRITTEN, Ordering::SeqCst);
@@ -270,12 +274,14 @@ mod tests {
         assert!(!memory.watch_code(pa + 100, 4));
         assert!(!memory.is_code(pa + 63) && memory.is_code(pa + 64) && !memory.is_code(pa + 128));
         assert!(!memory.code().admits_writes(pa));
-        assert!(memory.watch_code(pa, 4));
-        memory.writes_dropped(pa + 8);
-        assert!(!memory.watch_code(pa, 4));
+        // Stores that keep out leave no trace.
+        assert!(!memory.watch_code(pa, 4) && memory.is_code(pa));
         memory.unwatch_code(pa);
         assert!(!memory.is_code(pa) && !memory.is_code(pa + 100));
         assert!(memory.code().admits_writes(pa));
+        assert!(memory.watch_code(pa, 4));
+        memory.writes_dropped(pa + 8);
+        assert!(!memory.watch_code(pa, 4));
     }
 
     #[test]

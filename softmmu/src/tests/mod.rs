@@ -1,6 +1,7 @@
 //! Tests of the MMU as a whole. This file is the machine they run on.
 
 mod accesses;
+mod code;
 mod flushes;
 mod random;
 mod regimes;

@@ -208,3 +208,83 @@ fn code_is_kept_by_regime() {
     world.set(|regime| regime.privilege = User);
     assert_eq!(world.mmu.exec_lookup(VA), None);
 }
+
+#[test]
+fn the_code_epoch_counts_what_concerns_fetches() {
+    let mut world = World::new();
+    let mut last = world.mmu.code_epoch();
+    let mut counted = |world: &World| std::mem::replace(&mut last, world.mmu.code_epoch()) != last;
+    world.map(0x40_0000, RAM, ALL);
+    world.mmu.store_u8(0x40_0000, 1).unwrap();
+    world.set(|regime| regime.sum = true);
+    world.set(|regime| regime.mxr = true);
+    world.set(|regime| regime.mprv_privilege = Some(Privilege::User));
+    world.set(|_| {});
+    assert!(!counted(&world));
+    let changes: [fn(&mut Regime); 4] = [
+        |regime| regime.privilege = Privilege::Machine,
+        |regime| regime.satp ^= 1,
+        |regime| regime.adue = true,
+        |regime| regime.pbmte = true,
+    ];
+    for change in changes {
+        world.set(change);
+        assert!(counted(&world));
+    }
+    let flushes: [fn(&mut Mmu); 7] = [
+        |mmu| mmu.sfence_vma(None, None),
+        |mmu| mmu.sfence_vma(Some(0), None),
+        |mmu| mmu.sfence_range(0, 0x2000, Some(77)),
+        |mmu| mmu.write_pmp_cfg(0, 0),
+        |mmu| mmu.write_pmp_addr(0, 0),
+        |mmu| mmu.open_pmp(),
+        |mmu| mmu.reset_pmp(),
+    ];
+    for flush in flushes {
+        flush(&mut world.mmu);
+        assert!(counted(&world));
+    }
+}
+
+#[test]
+fn tables_stay_where_they_are() {
+    let mut world = World::new();
+    let supervisor = std::ptr::from_ref(world.mmu.context());
+    world.set(|regime| regime.privilege = Privilege::User);
+    assert!(!std::ptr::eq(supervisor, world.mmu.context()));
+    world.mmu.sfence_vma(None, None);
+    world.set(|regime| regime.privilege = Privilege::Supervisor);
+    assert!(std::ptr::eq(supervisor, world.mmu.context()));
+}
+
+#[test]
+fn code_across_the_edge_needs_two_valid_fetches() {
+    let mut world = World::new();
+    let va = 0x40_0ffe;
+    world.map(0x40_0000, RAM, ALL);
+    world.map(0x40_1000, RAM + 0x5000, ALL);
+    let fetch = |mmu: &mut Mmu| (mmu.fetch(va).unwrap(), mmu.fetch(va + 2).unwrap());
+    let (first, second) = fetch(&mut world.mmu);
+    world.mmu.exec_insert_crossing(va - 2, &first, &second, 1);
+    assert_eq!(world.mmu.exec_lookup(va - 2), None);
+    world.mmu.exec_insert_crossing(va, &first, &second, 1);
+    assert_eq!(world.mmu.exec_lookup(va), Some(1));
+    world.mmu.sfence_vma(Some(0x40_1000), Some(1));
+    assert_eq!(world.mmu.exec_lookup(va), None);
+    let fresh = fetch(&mut world.mmu);
+    for (first, second) in [(&first, &fresh.1), (&fresh.0, &second)] {
+        world.mmu.exec_insert_crossing(va, first, second, 2);
+        assert_eq!(world.mmu.exec_lookup(va), None);
+    }
+    world.mmu.exec_insert_crossing(va, &fresh.0, &fresh.1, 3);
+    assert_eq!(world.mmu.exec_lookup(va), Some(3));
+    // PMP divides the second page.
+    world.mmu.reset_pmp();
+    world.mmu.write_pmp_addr(0, (RAM + 0x5800) >> 2 | 0xff);
+    world.mmu.write_pmp_addr(1, u64::MAX);
+    world.mmu.write_pmp_cfg(0, 0x1f18);
+    let (first, second) = fetch(&mut world.mmu);
+    assert!(first.whole_page && !second.whole_page);
+    world.mmu.exec_insert_crossing(va, &first, &second, 4);
+    assert_eq!(world.mmu.exec_lookup(va), None);
+}
