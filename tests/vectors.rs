@@ -36,7 +36,7 @@ macro_rules! all_files {
         const FILES: &[&str] = &[$(stringify!($file)),*];
         tests! { [$($file)*]
             interpreter = EngineKind::Interp;
-            jit = EngineKind::Eager;
+            native = EngineKind::Eager;
         }
     };
 }

@@ -94,6 +94,7 @@ impl Native {
         let native = &mut hart.state().native;
         (native.poll, native.hart, native.callbacks) = (poll, this, callbacks::<H>());
         let mut link = None;
+        let mut look_up = true;
         loop {
             self.participant.answer(|request| match request {
                 Request::DropWrites(page) => hart.mmu().drop_writes(page),
@@ -103,7 +104,8 @@ impl Native {
                 return Exit::Poll;
             }
             let pc = hart.state().pc;
-            let known = if link.is_some() { None } else { hart.mmu().exec_lookup(pc) };
+            let known = if look_up { hart.mmu().exec_lookup(pc) } else { None };
+            look_up = true;
             let code = match known {
                 Some(code) => code,
                 None => match self.find(hart.mmu(), pc) {
@@ -132,6 +134,7 @@ impl Native {
                     self.stats.links += 1;
                     let native = &hart.state().native;
                     link = Some((native.link_site, native.link_page));
+                    look_up = false;
                 }
                 exit::TRAP => {
                     self.stats.traps += 1;
@@ -144,6 +147,7 @@ impl Native {
                         return Exit::Trap(trap);
                     }
                 }
+                exit::STALE => look_up = false,
                 _ => {}
             }
         }

@@ -6,6 +6,7 @@ pub(crate) mod asm;
 use std::path::PathBuf;
 
 use frontend::{Decoder, Opcode};
+use jit::{Engine, EngineKind};
 use machine::console::Sink;
 use machine::hart::Hart;
 use machine::{Config, Firmware, Machine};

@@ -337,7 +337,7 @@ impl CodeCache {
         if page.blocks.len() != before {
             page.kills += 1;
         }
-        if page.blocks.is_empty() {
+        if page.blocks.is_empty() && page.watch == Watch::Complete {
             self.memory.unwatch_code(page_pa);
             page.watch = Watch::Not;
         }

@@ -24,6 +24,8 @@ pub(crate) mod exit {
     pub(crate) const TRAP: u64 = 2;
     /// Generated code cannot do the instruction at `pc`.
     pub(crate) const INTERPRET: u64 = 3;
+    /// The block at `pc` was killed; the executable-code cache may still know it.
+    pub(crate) const STALE: u64 = 4;
 }
 
 /// What the functions behind [`crate::context::Callbacks`] return, apart from the addresses of memory accesses.
@@ -183,10 +185,17 @@ fn emit_exits(asm: &mut Asm, thunks: &mut Thunks, fp_save: Label) -> Label {
     );
     asm.jmp(exit);
     thunks.exit_at = start(asm);
-    dynasm!(asm ; .arch x64 ; add rax, [r15 + field!(page)]);
+    dynasm!(asm ; .arch x64
+        ; add rax, [r15 + field!(page)]
+        ; mov [r15 + field!(pc)], rax
+        ; mov eax, exit::DISPATCH as i32
+    );
+    asm.jmp(exit);
     // A killed block is entered with its address in rax.
-    thunks.dead = asm.here();
-    thunks.exit_to = asm.here();
+    thunks.dead = start(asm);
+    dynasm!(asm ; .arch x64 ; mov [r15 + field!(pc)], rax ; mov eax, exit::STALE as i32);
+    asm.jmp(exit);
+    thunks.exit_to = start(asm);
     dynasm!(asm ; .arch x64 ; and rax, BYTE -2 ; mov [r15 + field!(pc)], rax);
     thunks.exit = asm.here();
     asm.mov_imm(RAX, exit::DISPATCH);

@@ -22,7 +22,7 @@ pub(crate) use entry::{Thunks, exit, status};
 pub(crate) use regs::BIAS;
 
 /// Offset of a block's body from its entry. Links lead to the body: they stay in the page.
-pub(crate) const BODY: u32 = 10;
+pub(crate) const BODY: u32 = 11;
 
 /// Arena offset of the way into generated code.
 pub(crate) fn enter(thunks: &Thunks) -> u32 {
