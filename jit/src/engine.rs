@@ -58,7 +58,12 @@ impl Engine {
     pub fn new(shared: &Shared, decoder: Decoder, kick: Box<dyn Fn() + Send + Sync>) -> Self {
         #[cfg(target_arch = "x86_64")]
         if let Some(cache) = &shared.cache {
-            return Engine::Native(Box::new(crate::native::Native::new(cache, Arc::new(decoder), shared.eager, kick)));
+            return Engine::Native(Box::new(crate::native::Native::new(
+                cache,
+                Arc::new(decoder),
+                shared.eager,
+                kick,
+            )));
         }
         let (_, _) = (shared, kick);
         Engine::Interp(Box::new(Interp::new(decoder)))

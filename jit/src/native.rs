@@ -53,7 +53,12 @@ enum Next {
 
 impl Native {
     /// An engine for the instructions that `decoder` knows. `kick` makes the hart poll soon; any thread calls it.
-    pub fn new(cache: &Arc<CodeCache>, decoder: Arc<Decoder>, eager: bool, kick: Box<dyn Fn() + Send + Sync>) -> Self {
+    pub fn new(
+        cache: &Arc<CodeCache>,
+        decoder: Arc<Decoder>,
+        eager: bool,
+        kick: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
         let participant = Arc::new(Participant::new(kick));
         cache.join(Arc::clone(&participant));
         Self {

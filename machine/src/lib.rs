@@ -233,8 +233,19 @@ impl Machine {
         boot.set_device_tree(&tree)?;
 
         let sbi = boot.has_sbi();
-        let parts =
-            Parts { memory, bus, clint, clock, timers, harts, power, console: sink, uart: uart.clone(), sbi, engine: config.engine };
+        let parts = Parts {
+            memory,
+            bus,
+            clint,
+            clock,
+            timers,
+            harts,
+            power,
+            console: sink,
+            uart: uart.clone(),
+            sbi,
+            engine: config.engine,
+        };
         let system = Arc::new(System::new(parts));
         Ok(Self { config, system, tree, boot, uart, console, room })
     }

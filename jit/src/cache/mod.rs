@@ -137,8 +137,7 @@ impl CodeCache {
             retired: 0,
             stats: CacheStats::default(),
         };
-        let cache =
-            Arc::new(Self { arena, thunks, memory: memory.clone(), inner: Mutex::new(inner) });
+        let cache = Arc::new(Self { arena, thunks, memory: memory.clone(), inner: Mutex::new(inner) });
         memory.set_code_watcher(Arc::new(Watcher(Arc::downgrade(&cache))));
         Some(cache)
     }
@@ -323,8 +322,7 @@ impl CodeCache {
         let before = page.blocks.len();
         page.blocks.retain(|&offset| {
             let start = page_pa + u64::from(offset);
-            let overlaps =
-                |block: &Block| start < pa + length && pa < start + u64::from(block.length);
+            let overlaps = |block: &Block| start < pa + length && pa < start + u64::from(block.length);
             if !blocks.get(&start).is_some_and(overlaps) {
                 return true;
             }

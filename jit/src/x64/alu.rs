@@ -31,7 +31,8 @@ pub(super) fn is_simple(code: Code) -> bool {
     use Code::*;
     matches!(
         code,
-        Const | PcRel
+        Const
+            | PcRel
             | Mov
             | Add
             | Sub

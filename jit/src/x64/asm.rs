@@ -294,8 +294,7 @@ impl Asm {
             self.push(prefix);
         }
         let high_index = index.map_or(0, |index| index >> 3);
-        let rex =
-            0x40 | u8::from(width == Width::Q) << 3 | (reg >> 3) << 2 | high_index << 1 | base >> 3;
+        let rex = 0x40 | u8::from(width == Width::Q) << 3 | (reg >> 3) << 2 | high_index << 1 | base >> 3;
         if rex != 0x40 || force_rex {
             self.push(rex);
         }

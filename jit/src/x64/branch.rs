@@ -56,10 +56,17 @@ impl Translator {
     }
 
     pub(super) fn jump(&mut self, op: &Op) {
-        if op.imm <= i64::from(op.at) {
-            self.poll_before(op.at);
+        let target = op.imm;
+        if target <= i64::from(op.at) {
+            // An instruction that also links has done so by now, so it cannot be left before.
+            let polled = self.poll();
+            self.cold(move |t| {
+                t.asm.bind(polled);
+                t.page_plus(RAX, target);
+                t.asm.jmp_to(t.thunks.exit_to);
+            });
         }
-        self.go_to(op.imm);
+        self.go_to(target);
     }
 
     pub(super) fn jump_reg(&mut self, op: &Op) {
