@@ -6,6 +6,7 @@
 
 mod alu;
 mod asm;
+mod atomic;
 mod branch;
 mod entry;
 mod mem;
@@ -13,7 +14,7 @@ mod regs;
 
 use dynasmrt::DynasmApi;
 use frontend::Block;
-use frontend::ir::{Code, Follow, Op, Shape};
+use frontend::ir::{Code, Follow, Helper, Op, Shape};
 
 use asm::{Asm, Cc, Label, Width, op};
 use regs::{Loc, RAX, RCX, field};
@@ -163,6 +164,7 @@ impl Translator {
         match op.code.shape() {
             Shape::Load | Shape::Store => return self.accesses(ops, index),
             Shape::Ri | Shape::Rr | Shape::Rrr | Shape::Rri => self.integer(op),
+            Shape::Amo => self.atomic(op),
             Shape::Branch => self.branch(op),
             Shape::Jump => self.jump(op),
             Shape::JumpReg => self.jump_reg(op),
@@ -205,6 +207,9 @@ impl Translator {
     /// Calls a helper.
     fn call(&mut self, op: &Op) {
         let helper = op.helper();
+        if helper == Helper::Fence {
+            return self.fence(op);
+        }
         self.pass(op);
         self.asm.call_to(self.thunks.call);
         match helper.follow() {
