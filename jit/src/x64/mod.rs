@@ -8,6 +8,7 @@ mod alu;
 mod asm;
 mod atomic;
 mod branch;
+mod csr;
 mod entry;
 mod mem;
 mod regs;
@@ -210,6 +211,14 @@ impl Translator {
         if helper == Helper::Fence {
             return self.fence(op);
         }
+        if matches!(helper, Helper::Csr | Helper::CsrPlain) && self.csr(op) {
+            return;
+        }
+        self.call_helper(op);
+    }
+
+    fn call_helper(&mut self, op: &Op) {
+        let helper = op.helper();
         self.pass(op);
         self.asm.call_to(self.thunks.call);
         match helper.follow() {
