@@ -47,6 +47,8 @@ pub struct HartState {
     pub privilege: Privilege,
     /// Some interrupt is pending and enabled in `mie`, whether or not it can be taken now. It may be true when none is.
     pub interrupt_waits: bool,
+    /// `cbo.zero` is legal at the current privilege.
+    pub zero_allowed: bool,
     /// `sscratch`
     pub sscratch: u64,
     /// `sepc`
@@ -110,6 +112,7 @@ impl Default for HartState {
             frm: 0,
             privilege: Privilege::Machine,
             interrupt_waits: false,
+            zero_allowed: false,
             sscratch: 0,
             sepc: 0,
             scause: 0,

@@ -22,8 +22,9 @@ const PAYLOAD: i32 = offset_of!(ExecEntry, payload) as i32;
 const EXEC_MASK: i32 = ((1 << EXEC_BITS) - 1) << 1;
 const _: () = assert!(size_of::<ExecEntry>() == 16);
 
+/// The page offset of a target that can be linked to: in the page, and no instruction that may go on in the next.
 fn in_page(target: i64) -> Option<u16> {
-    u16::try_from(target).ok().filter(|&target| target < 4096)
+    u16::try_from(target).ok().filter(|&target| target < 4094)
 }
 
 impl Translator {

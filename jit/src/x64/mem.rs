@@ -15,7 +15,7 @@ use super::Translator;
 use super::alu::is_simple;
 use super::asm::{Cc, Label, Width, op};
 use super::entry::{TLB_MASK, TLB_ROTATE};
-use super::regs::{Loc, RAX, RCX, RDX, pinned};
+use super::regs::{Loc, RAX, RCX, RDX, field, pinned};
 
 const READ: i32 = Context::READ_OFFSET as i32;
 const WRITE: i32 = Context::WRITE_OFFSET as i32;
@@ -161,6 +161,40 @@ impl Translator {
             t.asm.jmp(done);
         });
         run.length
+    }
+
+    /// `cbo.zero`
+    pub(super) fn zero_block(&mut self, o: &Op) {
+        const BLOCK: i32 = softmmu::CACHE_BLOCK as i32;
+        let (slow, done) = (self.asm.label(), self.asm.label());
+        self.asm.rm(Width::D, &[0x80], 7, Loc::Slot(field!(zero_allowed)));
+        self.asm.push(0);
+        self.asm.jcc(Cc::Equal, slow);
+        self.copy(RAX, o.a);
+        dynasm!(self.asm ; .arch x64
+            ; and rax, BYTE -BLOCK as i8
+            ; rorx rcx, rax, TLB_ROTATE
+            ; and ecx, TLB_MASK
+            ; mov rdx, rax
+            ; sub rdx, [r14 + rcx + WRITE]
+            ; cmp rdx, 4096 - BLOCK
+        );
+        self.asm.jcc(Cc::Above, slow);
+        dynasm!(self.asm ; .arch x64
+            ; add rax, [r14 + rcx + WRITE + ADDEND]
+            ; vpxor xmm0, xmm0, xmm0
+            ; vmovdqa [rax], xmm0
+            ; vmovdqa [rax + 16], xmm0
+            ; vmovdqa [rax + 32], xmm0
+            ; vmovdqa [rax + 48], xmm0
+        );
+        self.asm.bind(done);
+        let op = *o;
+        self.cold(move |t| {
+            t.asm.bind(slow);
+            t.call_helper(&op);
+            t.asm.jmp(done);
+        });
     }
 
     /// `rax = base + offset`

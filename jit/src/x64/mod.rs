@@ -208,8 +208,10 @@ impl Translator {
     /// Calls a helper.
     fn call(&mut self, op: &Op) {
         let helper = op.helper();
-        if helper == Helper::Fence {
-            return self.fence(op);
+        match helper {
+            Helper::Fence => return self.fence(op),
+            Helper::CboZero => return self.zero_block(op),
+            _ => {}
         }
         if matches!(helper, Helper::Csr | Helper::CsrPlain) && self.csr(op) {
             return;

@@ -216,7 +216,10 @@ impl Hart {
             }
             name::STVEC => csr.stvec = legal_tvec(value),
             name::SCOUNTEREN => csr.scounteren = value & COUNTEREN,
-            name::SENVCFG => csr.senvcfg = legal_envcfg(value, self.envcfg_mask & 0xffff_ffff, csr.senvcfg),
+            name::SENVCFG => {
+                csr.senvcfg = legal_envcfg(value, self.envcfg_mask & 0xffff_ffff, csr.senvcfg);
+                self.sync_regime();
+            }
             name::SSCRATCH => self.state.sscratch = value,
             name::SEPC => self.state.sepc = value & !1,
             name::SCAUSE => self.state.scause = value,

@@ -79,11 +79,15 @@ impl jit::Hart for Hart {
             Helper::Fence => std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst),
             Helper::FenceI => self.order_code(),
             Helper::CboZero => {
-                self.envcfg_allows(envcfg::CBZE, op)?;
+                if !self.envcfg_allows(envcfg::CBZE) {
+                    return Err(illegal(op));
+                }
                 self.mmu.zero_block(a)?;
             }
             Helper::CboFlush => {
-                self.envcfg_allows(if op.aux == 1 { envcfg::CBIE } else { envcfg::CBCFE }, op)?;
+                if !self.envcfg_allows(if op.aux == 1 { envcfg::CBIE } else { envcfg::CBCFE }) {
+                    return Err(illegal(op));
+                }
                 self.mmu.check_cache_block(a)?;
             }
         }
@@ -93,15 +97,14 @@ impl jit::Hart for Hart {
 
 impl Hart {
     /// Cache-block instructions are open below M by `menvcfg`, and in U also by `senvcfg` (CMO chapter, 2.5.1).
-    fn envcfg_allows(&self, field: u64, op: &Op) -> Result<(), Trap> {
+    pub(super) fn envcfg_allows(&self, field: u64) -> bool {
         let machine = self.csr.menvcfg & field != 0;
         let supervisor = self.csr.senvcfg & field != 0;
-        let open = match self.state.privilege {
+        match self.state.privilege {
             Privilege::Machine => true,
             Privilege::Supervisor => machine,
             Privilege::User => machine && supervisor,
-        };
-        if open { Ok(()) } else { Err(illegal(op)) }
+        }
     }
 
     fn ecall(&mut self, op: &Op) -> Result<(), Trap> {
