@@ -32,6 +32,9 @@ pub(crate) use arena::Arena;
 pub(crate) use harts::{Participant, Request};
 
 use crate::backend::{self, Link, Thunks};
+use crate::inspect::Inspect;
+use crate::inspect::log::{Category, Log};
+use crate::inspect::stats::CacheStats;
 use harts::Harts;
 
 /// Bytes of the arena.
@@ -49,6 +52,9 @@ const MAX_ADDRESS: u64 = 1 << 44;
 pub struct CodeCache {
     pub(crate) arena: Arena,
     pub(crate) thunks: Thunks,
+    pub(crate) inspect: Inspect,
+    /// For [`Category::Cache`].
+    log: Option<Arc<Log>>,
     memory: GuestMemory,
     inner: Mutex<Inner>,
 }
@@ -63,23 +69,6 @@ struct Inner {
     /// The request by which the region after the cursor's is retired.
     retired: u64,
     stats: CacheStats,
-}
-
-/// What happened in the cache since it was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CacheStats {
-    /// Blocks translated.
-    pub blocks: u64,
-    /// Guest instructions translated.
-    pub insns: u64,
-    /// Bytes of generated code.
-    pub bytes: u64,
-    /// Blocks killed by stores.
-    pub killed: u64,
-    /// Regions retired.
-    pub retired: u64,
-    /// Direct jumps linked.
-    pub links: u64,
 }
 
 struct Block {
@@ -119,7 +108,7 @@ pub(crate) struct Ticket {
 
 impl CodeCache {
     /// An empty cache for code in `memory`. `None` if the host cannot run generated code.
-    pub fn new(memory: &GuestMemory) -> Option<Arc<Self>> {
+    pub fn new(memory: &GuestMemory, inspect: &Inspect) -> Option<Arc<Self>> {
         if !backend::is_supported() {
             return None;
         }
@@ -128,6 +117,11 @@ impl CodeCache {
             .ok()?;
         let (code, thunks) = backend::shared_code();
         arena.write(0, &code);
+        if let Some(perf) = &inspect.perf {
+            for (start, end, name) in backend::symbols(&thunks) {
+                perf.code(arena.address(start), &code[start as usize..end as usize], format_args!("rv:{name}"));
+            }
+        }
         let inner = Inner {
             blocks: HashMap::default(),
             pages: HashMap::default(),
@@ -135,9 +129,11 @@ impl CodeCache {
             cursor: (code.len() as u32).next_multiple_of(16),
             region_end: REGION_SIZE,
             retired: 0,
-            stats: CacheStats::default(),
+            stats: CacheStats { arena_size: arena.size() as u64, ..CacheStats::default() },
         };
-        let cache = Arc::new(Self { arena, thunks, memory: memory.clone(), inner: Mutex::new(inner) });
+        let (inspect, log) = (inspect.clone(), inspect.log(&[Category::Cache]));
+        let cache =
+            Arc::new(Self { arena, thunks, inspect, log, memory: memory.clone(), inner: Mutex::new(inner) });
         memory.set_code_watcher(Arc::new(Watcher(Arc::downgrade(&cache))));
         Some(cache)
     }
@@ -210,12 +206,16 @@ impl CodeCache {
         let entry = self.allocate(&mut inner, size as u32)?;
         let (code, links) = place(entry);
         self.arena.write(entry, code);
+        if let Some(perf) = &self.inspect.perf {
+            perf.code(self.arena.address(entry), code, format_args!("rv:{pa:x}"));
+        }
         let (length, insns) = guest;
         inner.blocks.insert(pa, Block { entry, length, incoming: Vec::new() });
         inner.pages.entry(page_pa).or_default().blocks.push((pa & (PAGE_SIZE - 1)) as u16);
         inner.stats.blocks += 1;
         inner.stats.insns += insns as u64;
         inner.stats.bytes += size as u64;
+        inner.stats.arena_used = inner.stats.arena_used.max(u64::from(entry) + size as u64);
         for link in links {
             self.link_in(&mut inner, entry + link.field, page_pa + u64::from(link.target));
         }
@@ -296,6 +296,10 @@ impl CodeCache {
         if blocks.len() != before {
             inner.retired = harts.ask(Request::ForgetCode);
             stats.retired += 1;
+            if let Some(log) = &self.log {
+                let count = before - blocks.len();
+                log.write(format_args!("retired the region at {:#x} of the arena with {count} blocks", region.start));
+            }
         }
     }
 }
@@ -329,6 +333,11 @@ impl CodeCache {
             if let Some(block) = blocks.remove(&start) {
                 self.kill(&block);
                 stats.killed += 1;
+                if let Some(log) = &self.log {
+                    log.write(format_args!(
+                        "a store of {length} bytes at pa {pa:#x} killed the block at pa {start:#x}"
+                    ));
+                }
             }
             false
         });
