@@ -37,10 +37,6 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     };
     let machine = Machine::build(config, sink.clone()).map_err(|error| match error {
         machine::Error::Memory(_) => anyhow::Error::new(error).context("--memory"),
-        machine::Error::Inspect(..) => {
-            let log = args.log.is_some() && args.perf.is_none();
-            anyhow::Error::new(error).context(if log { "--log" } else { "--perf or --log" })
-        }
         _ => error.into(),
     })?;
     if dump_only {

@@ -24,10 +24,10 @@ use std::thread::JoinHandle;
 use devicetree::Node;
 use frontend::Decoder;
 pub use jit::EngineKind;
+use jit::inspect::Inspect;
 pub use jit::inspect::log::{Category, LogConfig};
 pub use jit::inspect::perf::PerfFormat;
 pub use jit::inspect::stats::Stats;
-use jit::inspect::Inspect;
 use softmmu::GuestMemory;
 
 use board::{Kind, place};
@@ -146,8 +146,8 @@ pub enum Error {
     #[error("the host could not {0}")]
     Host(&'static str, #[source] std::io::Error),
     /// A file to look into the machine with.
-    #[error("cannot write {0}")]
-    Inspect(PathBuf, #[source] std::io::Error),
+    #[error(transparent)]
+    Inspect(#[from] jit::inspect::OpenError),
     /// The memory map contradicts itself.
     #[error(transparent)]
     Map(#[from] bus::Overlap),
@@ -174,8 +174,7 @@ impl Machine {
             return Err(Error::Harts(config.harts));
         }
 
-        let inspect = Inspect::open(config.perf, config.log.as_ref())
-            .map_err(|(path, error)| Error::Inspect(path, error))?;
+        let inspect = Inspect::open(config.perf, config.log.as_ref())?;
 
         // Memory, and what is loaded into it.
         let mut memory = GuestMemory::new(board::RAM_BASE, config.memory)?;

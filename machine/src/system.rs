@@ -162,7 +162,8 @@ pub struct Parts {
 impl System {
     /// A system of `parts` with every hart stopped.
     pub fn new(parts: Parts) -> Self {
-        let Parts { memory, bus, clint, clock, timers, harts, power, console, uart, sbi, engine, inspect } = parts;
+        let Parts { memory, bus, clint, clock, timers, harts, power, console, uart, sbi, engine, inspect } =
+            parts;
         let engines = jit::Shared::new(engine, &memory, &inspect);
         let run_states = harts.iter().map(|_| Mutex::new(RunState::Stopped)).collect();
         let stopping = AtomicBool::new(false);

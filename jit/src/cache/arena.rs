@@ -6,7 +6,9 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{
+    MapFlags, MprotectFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mprotect, mremap, munmap,
+};
 
 /// The two mappings. Offsets in the arena are the same in both.
 pub(crate) struct Arena {
@@ -36,6 +38,26 @@ impl Arena {
             }
         };
         Ok(Self { writable, executable, size })
+    }
+
+    /// The same in memory that has no name. `perf` looks into its map of names only for such memory.
+    pub(crate) fn without_name(size: usize) -> std::io::Result<Self> {
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let writable = unsafe { mmap_anonymous(std::ptr::null_mut(), size, prot, MapFlags::SHARED) }?;
+        let unmap = |address| {
+            // SAFETY: an address of a mapping that is made here, and nothing refers to it.
+            let _ = unsafe { munmap(address, size) };
+        };
+        // SAFETY: an old size of 0 leaves the shared mapping as it is and makes another of the same memory (mremap(2)).
+        let executable =
+            unsafe { mremap(writable, 0, size, MremapFlags::MAYMOVE) }.inspect_err(|_| unmap(writable))?;
+        // SAFETY: the mapping just made, which nothing uses yet.
+        if let Err(error) = unsafe { mprotect(executable, size, MprotectFlags::READ | MprotectFlags::EXEC) } {
+            [writable, executable].map(unmap);
+            return Err(error.into());
+        }
+        Ok(Self { writable: writable.expose_provenance(), executable: executable.expose_provenance(), size })
     }
 
     /// Bytes.

@@ -34,6 +34,7 @@ pub(crate) use harts::{Participant, Request};
 use crate::backend::{self, Link, Thunks};
 use crate::inspect::Inspect;
 use crate::inspect::log::{Category, Log};
+use crate::inspect::perf::PerfFormat;
 use crate::inspect::stats::CacheStats;
 use harts::Harts;
 
@@ -112,14 +113,20 @@ impl CodeCache {
         if !backend::is_supported() {
             return None;
         }
-        let arena = Arena::new(ARENA_SIZE)
+        let has_map = inspect.perf.as_ref().is_some_and(|perf| perf.format() == PerfFormat::Map);
+        let arena = if has_map { Arena::without_name(ARENA_SIZE) } else { Arena::new(ARENA_SIZE) };
+        let arena = arena
             .inspect_err(|error| log::warn!("no memory for generated code, guests are interpreted: {error}"))
             .ok()?;
         let (code, thunks) = backend::shared_code();
         arena.write(0, &code);
         if let Some(perf) = &inspect.perf {
             for (start, end, name) in backend::symbols(&thunks) {
-                perf.code(arena.address(start), &code[start as usize..end as usize], format_args!("rv:{name}"));
+                perf.code(
+                    arena.address(start),
+                    &code[start as usize..end as usize],
+                    format_args!("rv:{name}"),
+                );
             }
         }
         let inner = Inner {
@@ -298,7 +305,10 @@ impl CodeCache {
             stats.retired += 1;
             if let Some(log) = &self.log {
                 let count = before - blocks.len();
-                log.write(format_args!("retired the region at {:#x} of the arena with {count} blocks", region.start));
+                log.write(format_args!(
+                    "retired the region at {:#x} of the arena with {count} blocks",
+                    region.start
+                ));
             }
         }
     }

@@ -218,12 +218,20 @@ mod tests {
 
     #[test]
     fn a_listing_has_instructions_and_their_operations() {
-        let code: Vec<u16> = [0x0015_0513_u32, 0x0000_0073].iter().flat_map(|w| [*w as u16, (w >> 16) as u16]).collect();
+        let code: Vec<u16> =
+            [0x0015_0513_u32, 0x0000_0073].iter().flat_map(|w| [*w as u16, (w >> 16) as u16]).collect();
         let decoder = Decoder::new(&Isa::ALL);
         let read = |at: u16| code.get(usize::from(at - 0x100) / 2).copied();
         let block = Block::cut(&decoder, 0x100, 64, |at| read(at).ok_or(())).expect("a block");
-        let listing =
-            Listing { decoder: &decoder, block: &block, va: 0x4100, pa: 0x8000_0100, read, guest: true, ir: true };
+        let listing = Listing {
+            decoder: &decoder,
+            block: &block,
+            va: 0x4100,
+            pa: 0x8000_0100,
+            read,
+            guest: true,
+            ir: true,
+        };
         assert_eq!(
             listing.to_string(),
             "block pa 0x80000100 va 0x4100, 2 instructions in 8 bytes\n\

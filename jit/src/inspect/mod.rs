@@ -5,12 +5,36 @@ pub mod log;
 pub mod perf;
 pub mod stats;
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use log::{Category, Log, LogConfig};
 use perf::{Perf, PerfFormat};
+
+/// A file that is asked for cannot be written.
+#[derive(Debug)]
+pub struct OpenError {
+    /// The flag that asks for it.
+    pub flag: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: cannot write {}", self.flag, self.path.display())
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
 
 /// What is written down while a machine runs. Clones share the same files; the default is nothing.
 #[derive(Clone, Default)]
@@ -24,10 +48,11 @@ impl Inspect {
     ///
     /// # Errors
     /// The file that cannot be written, and why.
-    pub fn open(perf: Option<PerfFormat>, log: Option<&LogConfig>) -> Result<Self, (PathBuf, io::Error)> {
+    pub fn open(perf: Option<PerfFormat>, log: Option<&LogConfig>) -> Result<Self, OpenError> {
+        let error = |flag| move |(path, source)| OpenError { flag, path, source };
         Ok(Self {
-            perf: perf.map(Perf::create).transpose()?.map(Arc::new),
-            log: log.map(Log::create).transpose()?.map(Arc::new),
+            perf: perf.map(Perf::create).transpose().map_err(error("--perf"))?.map(Arc::new),
+            log: log.map(Log::create).transpose().map_err(error("--log"))?.map(Arc::new),
         })
     }
 

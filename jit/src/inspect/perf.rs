@@ -58,7 +58,8 @@ impl Perf {
             PerfFormat::Map => PathBuf::from(format!("/tmp/perf-{pid}.map")),
             PerfFormat::Jitdump => {
                 let name = format!("jit-{pid}.dump");
-                std::env::var_os("JITDUMPDIR").map_or_else(|| name.clone().into(), |dir| PathBuf::from(dir).join(&name))
+                std::env::var_os("JITDUMPDIR")
+                    .map_or_else(|| name.clone().into(), |dir| PathBuf::from(dir).join(&name))
             }
         };
         Self::create_at(path.clone(), format).map_err(|error| (path, error))
@@ -82,6 +83,10 @@ impl Perf {
             marker = Some(page?.expose_provenance());
         }
         Ok(Self { path, format, inner: Mutex::new(Inner { file: Some(file), records: 0 }), marker })
+    }
+
+    pub(crate) fn format(&self) -> PerfFormat {
+        self.format
     }
 
     /// Says what the code at a host address is. The first error is reported, and ends the file.

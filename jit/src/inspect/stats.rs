@@ -198,7 +198,8 @@ impl fmt::Display for Stats {
             }
             table.row(0, "slow loads", slow.loads)?;
             table.row(0, "slow stores", slow.stores)?;
-            table.split("steps by the interpreter", &slow.steps, |index| format!("{:?}", Code::ALL[index]))?;
+            table
+                .split("steps by the interpreter", &slow.steps, |index| format!("{:?}", Code::ALL[index]))?;
             table.split("helper calls", &slow.calls, |index| format!("{:?}", Helper::ALL[index]))?;
         }
         table.row(0, "TLB fills", mmu.fills)?;
