@@ -54,7 +54,7 @@ impl Arena {
             unsafe { mremap(writable, 0, size, MremapFlags::MAYMOVE) }.inspect_err(|_| unmap(writable))?;
         // SAFETY: the mapping just made, which nothing uses yet.
         if let Err(error) = unsafe { mprotect(executable, size, MprotectFlags::READ | MprotectFlags::EXEC) } {
-            [writable, executable].map(unmap);
+            [writable, executable].into_iter().for_each(unmap);
             return Err(error.into());
         }
         Ok(Self { writable: writable.expose_provenance(), executable: executable.expose_provenance(), size })
