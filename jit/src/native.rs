@@ -12,7 +12,7 @@ use crate::backend::{self, Translator, exit, status};
 use crate::cache::{CodeCache, Participant, Request};
 use crate::context::{Callbacks, Exit, Hart, HartState};
 use crate::inspect::log::{Category, Log};
-use crate::inspect::stats::{EXIT_POLL, EXITS, EngineStats};
+use crate::inspect::stats::{EXITS, EngineStats};
 use crate::interp::{self, Interp};
 
 /// How often a block is interpreted before it is translated, unless everything is at once.
@@ -36,6 +36,8 @@ pub struct Native {
     exit_log: Option<Arc<Log>>,
 }
 
+/// Index in [`EXITS`] of the cause that generated code itself reports as [`exit::DISPATCH`].
+const EXIT_POLL: usize = EXITS.len() - 1;
 const _: () = assert!(exit::STALE as usize + 1 == EXIT_POLL);
 
 /// What to do at a program counter.

@@ -113,14 +113,14 @@ impl CodeCache {
         if !backend::is_supported() {
             return None;
         }
-        let has_map = inspect.perf.as_ref().is_some_and(|perf| perf.format() == PerfFormat::Map);
+        let has_map = inspect.perf().is_some_and(|perf| perf.format() == PerfFormat::Map);
         let arena = if has_map { Arena::without_name(ARENA_SIZE) } else { Arena::new(ARENA_SIZE) };
         let arena = arena
             .inspect_err(|error| log::warn!("no memory for generated code, guests are interpreted: {error}"))
             .ok()?;
         let (code, thunks) = backend::shared_code();
         arena.write(0, &code);
-        if let Some(perf) = &inspect.perf {
+        if let Some(perf) = inspect.perf() {
             for (start, end, name) in backend::symbols(&thunks) {
                 perf.code(
                     arena.address(start),
@@ -213,7 +213,7 @@ impl CodeCache {
         let entry = self.allocate(&mut inner, size as u32)?;
         let (code, links) = place(entry);
         self.arena.write(entry, code);
-        if let Some(perf) = &self.inspect.perf {
+        if let Some(perf) = self.inspect.perf() {
             perf.code(self.arena.address(entry), code, format_args!("rv:{pa:x}"));
         }
         let (length, insns) = guest;

@@ -39,7 +39,7 @@ impl std::error::Error for OpenError {
 /// What is written down while a machine runs. Clones share the same files; the default is nothing.
 #[derive(Clone, Default)]
 pub struct Inspect {
-    pub(crate) perf: Option<Arc<Perf>>,
+    perf: Option<Arc<Perf>>,
     log: Option<Arc<Log>>,
 }
 
@@ -54,6 +54,11 @@ impl Inspect {
             perf: perf.map(Perf::create).transpose().map_err(error("--perf"))?.map(Arc::new),
             log: log.map(Log::create).transpose().map_err(error("--log"))?.map(Arc::new),
         })
+    }
+
+    /// What tells `perf` of code, if it is to be told.
+    pub fn perf(&self) -> Option<&Perf> {
+        self.perf.as_deref()
     }
 
     /// The log, if it is to have one of these categories. Whoever may write to it keeps this, so that what is off costs a

@@ -16,9 +16,6 @@ pub const EXITS: [(&str, &str); 6] = [
     ("poll", "because another thread or a device asked"),
 ];
 
-/// Index of the last cause in [`EXITS`], which generated code itself reports as the first.
-pub(crate) const EXIT_POLL: usize = EXITS.len() - 1;
-
 /// What one hart's engine did in its dispatcher.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineStats {

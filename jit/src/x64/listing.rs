@@ -46,6 +46,12 @@ pub(crate) fn disassemble(
 ) {
     let symbols = symbols(thunks);
     let mut formatter = IntelFormatter::new();
+    let options = formatter.options_mut();
+    options.set_hex_prefix("0x");
+    options.set_hex_suffix("");
+    options.set_uppercase_hex(false);
+    options.set_branch_leading_zeros(false);
+    options.set_space_after_operand_separator(true);
     let mut decoder = Decoder::with_ip(64, &code[..instructions], address, DecoderOptions::NONE);
     let mut instruction = Instruction::default();
     let mut text = String::new();
