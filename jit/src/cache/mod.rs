@@ -34,7 +34,6 @@ pub(crate) use harts::{Participant, Request};
 use crate::backend::{self, Link, Thunks};
 use crate::inspect::Inspect;
 use crate::inspect::log::{Category, Log};
-use crate::inspect::perf::PerfFormat;
 use crate::inspect::stats::CacheStats;
 use harts::Harts;
 
@@ -113,9 +112,7 @@ impl CodeCache {
         if !backend::is_supported() {
             return None;
         }
-        let has_map = inspect.perf().is_some_and(|perf| perf.format() == PerfFormat::Map);
-        let arena = if has_map { Arena::without_name(ARENA_SIZE) } else { Arena::new(ARENA_SIZE) };
-        let arena = arena
+        let arena = Arena::new(ARENA_SIZE)
             .inspect_err(|error| log::warn!("no memory for generated code, guests are interpreted: {error}"))
             .ok()?;
         let (code, thunks) = backend::shared_code();

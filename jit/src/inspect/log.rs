@@ -238,7 +238,7 @@ mod tests {
              \u{20}             4100:  00150513  addi a0,a0,1\n\
              \u{20}                           100: AddI x10, x10, 0x1\n\
              \u{20}             4104:  00000073  ecall\n\
-             \u{20}                           104: Call Ecall _, x0, x0, 0x0 (0)\n"
+             \u{20}                           104: Call Ecall _, x0, x0, 0x73 (0)\n"
         );
     }
 }

@@ -85,11 +85,6 @@ impl Perf {
         Ok(Self { path, format, inner: Mutex::new(Inner { file: Some(file), records: 0 }), marker })
     }
 
-    /// How perf is told.
-    pub fn format(&self) -> PerfFormat {
-        self.format
-    }
-
     /// Says what the code at a host address is. The first error is reported, and ends the file.
     pub fn code(&self, address: u64, code: &[u8], name: impl std::fmt::Display) {
         let mut inner = self.inner.lock();
