@@ -347,7 +347,7 @@ impl Bench {
             let _ = write!(wrong, " {exit:?} after {retired} instructions");
         }
         let fp_changed = (after.f, after.fcsr) != (before.f, before.fcsr);
-        if fp_changed && self.hart.state().mstatus & jit::context::MSTATUS_FS != jit::context::MSTATUS_FS {
+        if fp_changed && self.hart.state().mstatus & jit::context::mstatus::FS != jit::context::mstatus::FS {
             wrong += " FS is not Dirty";
         }
         wrong
@@ -368,7 +368,7 @@ impl Bench {
         now.frm = (state.fcsr >> 5) as u8;
         now.pc = state.pc;
         now.reservation = Reservation::default();
-        now.mstatus = now.mstatus & !jit::context::MSTATUS_FS | CLEAN;
+        now.mstatus = now.mstatus & !jit::context::mstatus::FS | CLEAN;
         self.engine.fence_i(self.hart.mmu());
         self.machine.hart_shared(0).expect("hart 0 is there").take_poll();
     }

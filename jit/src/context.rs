@@ -3,14 +3,23 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use frontend::ir::Reg;
-use softmmu::{Mmu, Reservation, Trap};
+use softmmu::{Mmu, Privilege, Reservation, Trap};
 
 use crate::inspect::stats::SlowPaths;
 
 use frontend::ir::Op;
 
-/// mstatus.FS, bits 14 to 13 (Privileged 3.1.6.6).
-pub const MSTATUS_FS: u64 = 3 << 13;
+/// Bits of `mstatus` that engines look at (Privileged 3.1.6).
+pub mod mstatus {
+    /// Interrupts are enabled in S-mode.
+    pub const SIE: u64 = 1 << 1;
+    /// Whether floating point is on, and whether it was changed.
+    pub const FS: u64 = 3 << 13;
+    /// FS is Dirty; derived when the register is read.
+    pub const SD: u64 = 1 << 63;
+    /// What `sstatus` shows: SIE, SPIE, SPP, FS, SUM, MXR, UXL and SD.
+    pub const SSTATUS: u64 = SIE | 1 << 5 | 1 << 8 | FS | 1 << 18 | 1 << 19 | 3 << 32 | SD;
+}
 
 /// The registers that every engine keeps in memory between blocks. Offsets of fields are taken from here only.
 #[repr(C)]
@@ -36,6 +45,18 @@ pub struct HartState {
     pub fflags: u8,
     /// Dynamic rounding mode; 5 to 7 are invalid.
     pub frm: u8,
+    /// Current privilege mode.
+    pub privilege: Privilege,
+    /// Some interrupt is pending and enabled in `mie`, whether or not it can be taken now. It may be true when none is.
+    pub interrupt_waits: bool,
+    /// `sscratch`
+    pub sscratch: u64,
+    /// `sepc`
+    pub sepc: u64,
+    /// `scause`
+    pub scause: u64,
+    /// `stval`
+    pub stval: u64,
     /// What generated code keeps for itself.
     pub native: Native,
 }
@@ -91,6 +112,12 @@ impl Default for HartState {
             reservation: Reservation::default(),
             fflags: 0,
             frm: 0,
+            privilege: Privilege::Machine,
+            interrupt_waits: false,
+            sscratch: 0,
+            sepc: 0,
+            scause: 0,
+            stval: 0,
             native: Native::default(),
         }
     }

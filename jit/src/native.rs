@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use frontend::ir::{Code, Op};
 use frontend::{Block, Decoder};
-use softmmu::{Fetch, Mmu, Trap};
+use softmmu::{Mmu, Trap};
 
 use crate::backend::{self, Translator, exit, status};
-use crate::cache::{CodeCache, Participant, Request};
+use crate::cache::{CodeCache, Participant, Request, Span};
 use crate::context::{Callbacks, Exit, Hart, HartState};
 use crate::inspect::log::{Category, Log};
 use crate::inspect::stats::{EXITS, EngineStats};
@@ -198,66 +198,101 @@ impl Native {
         if !fetch.whole_page {
             return Ok(Next::Interpret);
         }
-        let pa = fetch.pa;
-        let Some(code) = self.cache.find(pa).or_else(|| self.translate(mmu, pc, &fetch)) else {
+        let second = if crosses(mmu, fetch.pa) { Some(mmu.fetch(pc.wrapping_add(2))?) } else { None };
+        if second.is_some_and(|second| !second.whole_page) {
+            return Ok(Next::Interpret);
+        }
+        let code = [
+            Span { pa: fetch.pa, length: if second.is_some() { 2 } else { 0 } },
+            second.map_or_else(Span::default, |second| Span { pa: second.pa, length: 2 }),
+        ];
+        let Some(entry) = self.cache.find(code).or_else(|| self.translate(mmu, pc, code)) else {
             return Ok(Next::Interpret);
         };
-        mmu.exec_insert(pc, &fetch, code);
-        Ok(Next::Enter(code, pa))
+        match second {
+            Some(second) => mmu.exec_insert_crossing(pc, &fetch, &second, entry),
+            None => mmu.exec_insert(pc, &fetch, entry),
+        }
+        Ok(Next::Enter(entry, fetch.pa))
     }
 
-    /// Translates the block at `pc`, if it has been here often enough.
-    fn translate(&mut self, mmu: &mut Mmu, pc: u64, fetch: &Fetch) -> Option<u64> {
-        let pa = fetch.pa;
+    /// Translates the block at `pc`, which starts at `code`, if it has been here often enough.
+    fn translate(&mut self, mmu: &Mmu, pc: u64, mut code: [Span; 2]) -> Option<u64> {
+        let pa = code[0].pa;
         let heat = heat_slot(&mut self.heat, pa);
         if *heat < self.cold_runs {
             *heat += 1;
             return None;
         }
-        let block = self.cut(mmu, pc, pa)?;
-        let length = block.end - block.start;
-        let ticket = self.cache.begin(pa, length)?;
+        if code[1].length == 0 {
+            code[0].length = length(&self.cut(mmu, code)?);
+        }
+        let ticket = self.cache.begin(code)?;
         // Now that stores are noticed: what was read before may have been overwritten unnoticed.
-        let block = self.cut(mmu, pc, pa).filter(|again| again.end - again.start == length)?;
+        let block = self.cut(mmu, code).filter(|again| length(again) == code[0].length + code[1].length)?;
         *heat_slot(&mut self.heat, pa) = 0;
         self.translator.translate(&block, (pa >> 12) as u32);
         let size = self.translator.code().len();
         let translator = &mut self.translator;
         let mut placed = false;
-        let code = self.cache.publish(pa, ticket, (length, block.insns.len()), size, |offset| {
+        let entry = self.cache.publish(ticket, block.insns.len(), size, |offset| {
             placed = true;
             translator.place(offset)
         });
-        if placed && let (Some(log), Some(code)) = (&self.block_log, code) {
-            self.log_block(log, mmu, &block, (pc, pa), code);
+        if placed && let (Some(log), Some(entry)) = (&self.block_log, entry) {
+            self.log_block(log, &block, pc, code, entry, |pa| mmu.read_code_u16(pa).ok());
         }
-        code
+        entry
     }
 
-    /// Logs the block that was just translated to the code at a host address.
+    /// Logs the block at `pc` that was just translated to the code at a host address; `read` reads by physical address.
     #[cold]
-    fn log_block(&self, log: &Log, mmu: &Mmu, block: &Block, (va, pa): (u64, u64), code: u64) {
-        let page = pa & !0xfff;
-        log.block(&self.decoder, block, (va, pa), |at| mmu.read_code_u16(page + u64::from(at)).ok());
+    fn log_block(
+        &self,
+        log: &Log,
+        block: &Block,
+        pc: u64,
+        code: [Span; 2],
+        entry: u64,
+        read: impl Fn(u64) -> Option<u16>,
+    ) {
+        let pa = code[0].pa;
+        log.block(&self.decoder, block, (pc, pa), |at| match at {
+            0..4096 => read((pa & !0xfff) + u64::from(at)),
+            _ => read(code[1].pa),
+        });
         if log.has(Category::Host) {
             let bytes = self.translator.code();
             let mut text = format!("host code of the block at pa {pa:#x}, {} bytes\n", bytes.len());
             let (arena, thunks) = (self.cache.arena.address(0), &self.cache.thunks);
-            backend::disassemble(&mut text, bytes, self.translator.instructions(), code, arena, thunks);
+            backend::disassemble(&mut text, bytes, self.translator.instructions(), entry, arena, thunks);
             log.write(text);
         }
     }
 
-    /// Decodes the block at `pa`. `None` for an instruction across the page edge.
-    fn cut(&self, mmu: &Mmu, pc: u64, pa: u64) -> Option<Block> {
-        let page = pa & !0xfff;
-        let block =
-            Block::cut(&self.decoder, (pc & 0xfff) as u16, frontend::builder::MAX_INSNS, |at| match at {
-                4096.. => Err(()),
-                _ => mmu.read_code_u16(page + u64::from(at)).map_err(drop),
-            });
-        block.ok().filter(|block| block.end <= 4096)
+    /// Decodes the block that starts at `code`.
+    fn cut(&self, mmu: &Mmu, code: [Span; 2]) -> Option<Block> {
+        let (start, page) = ((code[0].pa & 0xfff) as u16, code[0].pa & !0xfff);
+        let (limit, second) = match code[1].length {
+            0 => (frontend::builder::MAX_INSNS, None),
+            _ => (1, Some(code[1].pa)),
+        };
+        let block = Block::cut(&self.decoder, start, limit, |at| {
+            let pa = if at < 4096 { Some(page + u64::from(at)) } else { second };
+            mmu.read_code_u16(pa.ok_or(())?).map_err(drop)
+        });
+        block.ok()
     }
+}
+
+/// Bytes of a block's code.
+fn length(block: &Block) -> u64 {
+    u64::from(block.end - block.start)
+}
+
+/// Whether the instruction at `pa` goes on in the next page.
+fn crosses(mmu: &Mmu, pa: u64) -> bool {
+    pa & 0xfff == 0xffe && mmu.read_code_u16(pa).is_ok_and(|first| frontend::decode::length(first) == 4)
 }
 
 fn heat_slot(heat: &mut [u8], pa: u64) -> &mut u8 {

@@ -417,7 +417,9 @@ impl Mmu {
     /// The trap of a store, with `va` itself as the address.
     pub fn zero_block(&mut self, va: u64) -> Result<(), Trap> {
         let block = va & !(CACHE_BLOCK - 1);
-        self.check_block(block, va)?;
+        if self.contexts.current().writable::<[u64; 8]>(block).is_none() {
+            self.check_block(block, va)?;
+        }
         (0..CACHE_BLOCK).step_by(8).try_for_each(|offset| self.store(block + offset, 0_u64))
     }
 

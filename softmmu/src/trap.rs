@@ -31,6 +31,7 @@ pub mod cause {
 
 /// Privilege modes, with their encoding in `mstatus.MPP`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
 pub enum Privilege {
     /// U-mode
     User = 0,

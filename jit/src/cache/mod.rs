@@ -21,7 +21,6 @@ mod arena;
 mod harts;
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Weak};
 
@@ -59,9 +58,11 @@ pub struct CodeCache {
     inner: Mutex<Inner>,
 }
 
+type Pages = HashMap<u64, Page, BuildHasherDefault<AddressHasher>>;
+
 struct Inner {
     blocks: HashMap<u64, Block, BuildHasherDefault<AddressHasher>>,
-    pages: HashMap<u64, Page, BuildHasherDefault<AddressHasher>>,
+    pages: Pages,
     harts: Harts,
     /// Where the next code goes, and the end of its region.
     cursor: u32,
@@ -74,16 +75,33 @@ struct Inner {
 struct Block {
     /// Arena offset of the entry.
     entry: u32,
-    /// Bytes of the guest's code.
-    length: u16,
+    /// Where the guest's code is; the second part is of an instruction that crosses the page edge.
+    code: [Span; 2],
     /// Direct jumps that lead here: where their displacement is, and what it was before.
     incoming: Vec<(u32, u32)>,
 }
 
+/// Bytes in one page of guest memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) pa: u64,
+    pub(crate) length: u64,
+}
+
+impl Span {
+    fn page(self) -> u64 {
+        self.pa & !(PAGE_SIZE - 1)
+    }
+
+    fn overlaps(self, other: Span) -> bool {
+        self.pa < other.pa + other.length && other.pa < self.pa + self.length
+    }
+}
+
 #[derive(Default)]
 struct Page {
-    /// Offsets of the page's blocks.
-    blocks: Vec<u16>,
+    /// The blocks that have code in the page.
+    blocks: Vec<u64>,
     /// Counts stores to watched granules.
     version: u64,
     kills: u32,
@@ -100,10 +118,11 @@ enum Watch {
     Complete,
 }
 
-/// Leave to translate a block, until somebody stores to its page.
+/// Leave to translate a block, until somebody stores to its pages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket {
-    version: u64,
+    code: [Span; 2],
+    versions: [u64; 2],
 }
 
 impl CodeCache {
@@ -155,26 +174,34 @@ impl CodeCache {
         self.inner.lock().harts.leave(participant);
     }
 
-    /// Host address of the code for the block at physical address `pa`.
-    pub(crate) fn find(&self, pa: u64) -> Option<u64> {
+    /// Host address of the code for the block with the guest code `code`, as far as its first byte and its second page say.
+    pub(crate) fn find(&self, code: [Span; 2]) -> Option<u64> {
         let inner = self.inner.lock();
-        inner.blocks.get(&pa).map(|block| self.arena.address(block.entry))
+        let block = inner.blocks.get(&code[0].pa)?;
+        (block.code[1] == code[1]).then(|| self.arena.address(block.entry))
     }
 
-    /// Asks to translate a block at `pa`. Its bytes, `length` of them, are watched from now on if that is granted; they must
+    /// Asks to translate the block with the guest code `code`. Its bytes are watched from now on if that is granted; they must
     /// be read after that.
-    pub(crate) fn begin(&self, pa: u64, length: u16) -> Option<Ticket> {
-        let page_pa = pa & !(PAGE_SIZE - 1);
+    pub(crate) fn begin(&self, code: [Span; 2]) -> Option<Ticket> {
+        let mut inner = self.inner.lock();
+        let first = self.watch(&mut inner, code[0])?;
+        let second = if code[1].length == 0 { 0 } else { self.watch(&mut inner, code[1])? };
+        Some(Ticket { code, versions: [first, second] })
+    }
+
+    /// Watches a part of a page; its version, if every store to it is noticed now.
+    fn watch(&self, inner: &mut Inner, code: Span) -> Option<u64> {
+        let page_pa = code.page();
         if page_pa >= MAX_ADDRESS || !self.memory.is_ram(page_pa, PAGE_SIZE) {
             return None;
         }
-        let mut inner = self.inner.lock();
-        let Inner { pages, harts, .. } = &mut *inner;
+        let Inner { pages, harts, .. } = inner;
         let page = pages.entry(page_pa).or_default();
         if page.kills >= MAX_KILLS {
             return None;
         }
-        let written = self.memory.watch_code(pa, u64::from(length));
+        let written = self.memory.watch_code(code.pa, code.length);
         if page.watch == Watch::Not {
             page.watch =
                 if written { Watch::Asked(harts.ask(Request::DropWrites(page_pa))) } else { Watch::Complete };
@@ -185,27 +212,32 @@ impl CodeCache {
             self.memory.writes_dropped(page_pa);
             page.watch = Watch::Complete;
         }
-        (page.watch == Watch::Complete).then_some(Ticket { version: page.version })
+        (page.watch == Watch::Complete).then_some(page.version)
     }
 
-    /// Publishes the code of the block at `pa`: `place` is given the code's offset in the arena and returns the code. Gives the
-    /// code's host address, or nothing if the page was written since the ticket was given, or there is no memory now.
+    /// Publishes a block of `size` bytes: `place` is given the code's offset in the arena and returns the code. Gives the code's
+    /// host address, or nothing if a page was written since the ticket was given, or there is no memory now.
     pub(crate) fn publish<'a>(
         &self,
-        pa: u64,
         ticket: Ticket,
-        guest: (u16, usize),
+        insns: usize,
         size: usize,
         place: impl FnOnce(u32) -> (&'a [u8], &'a [Link]),
     ) -> Option<u64> {
-        let page_pa = pa & !(PAGE_SIZE - 1);
         let mut inner = self.inner.lock();
-        if inner.pages.get(&page_pa)?.version != ticket.version {
-            return None;
+        for (code, version) in ticket.code.into_iter().zip(ticket.versions) {
+            if code.length != 0 && inner.pages.get(&code.page())?.version != version {
+                return None;
+            }
         }
+        let pa = ticket.code[0].pa;
         if let Some(block) = inner.blocks.get(&pa) {
-            // Another hart was faster.
-            return Some(self.arena.address(block.entry));
+            if block.code == ticket.code {
+                // Another hart was faster.
+                return Some(self.arena.address(block.entry));
+            }
+            // The same first half of an instruction, but another page follows it now.
+            self.remove(&mut inner, pa);
         }
         let entry = self.allocate(&mut inner, size as u32)?;
         let (code, links) = place(entry);
@@ -213,15 +245,16 @@ impl CodeCache {
         if let Some(perf) = self.inspect.perf() {
             perf.code(self.arena.address(entry), code, format_args!("rv:{pa:x}"));
         }
-        let (length, insns) = guest;
-        inner.blocks.insert(pa, Block { entry, length, incoming: Vec::new() });
-        inner.pages.entry(page_pa).or_default().blocks.push((pa & (PAGE_SIZE - 1)) as u16);
+        inner.blocks.insert(pa, Block { entry, code: ticket.code, incoming: Vec::new() });
+        for part in ticket.code.into_iter().filter(|part| part.length != 0) {
+            inner.pages.entry(part.page()).or_default().blocks.push(pa);
+        }
         inner.stats.blocks += 1;
         inner.stats.insns += insns as u64;
         inner.stats.bytes += size as u64;
         inner.stats.arena_used = inner.stats.arena_used.max(u64::from(entry) + size as u64);
         for link in links {
-            self.link_in(&mut inner, entry + link.field, page_pa + u64::from(link.target));
+            self.link_in(&mut inner, entry + link.field, (pa & !(PAGE_SIZE - 1)) + u64::from(link.target));
         }
         Some(self.arena.address(entry))
     }
@@ -235,7 +268,8 @@ impl CodeCache {
 
     fn link_in(&self, inner: &mut Inner, field: u32, pa: u64) {
         let Some(block) = inner.blocks.get_mut(&pa) else { return };
-        if block.incoming.iter().any(|&(other, _)| other == field) {
+        // A block in two pages is entered only where both have been looked up.
+        if block.code[1].length != 0 || block.incoming.iter().any(|&(other, _)| other == field) {
             return;
         }
         let displacement = (block.entry + backend::BODY).wrapping_sub(field + 4);
@@ -244,11 +278,28 @@ impl CodeCache {
         inner.stats.links += 1;
     }
 
-    fn kill(&self, block: &Block) {
+    /// Takes a block back: nothing leads to it any more but a diverted entry.
+    fn remove(&self, inner: &mut Inner, pa: u64) {
+        let Inner { blocks, pages, .. } = inner;
+        if let Some(block) = blocks.remove(&pa) {
+            self.kill(pa, &block, pages);
+        }
+    }
+
+    fn kill(&self, pa: u64, block: &Block, pages: &mut Pages) {
         for &(field, old) in &block.incoming {
             self.arena.patch(field, old);
         }
         self.arena.divert(block.entry, backend::dead(&self.thunks));
+        for part in block.code.into_iter().filter(|part| part.length != 0) {
+            let Some(page) = pages.get_mut(&part.page()) else { continue };
+            page.blocks.retain(|&other| other != pa);
+            if page.blocks.is_empty() && page.watch == Watch::Complete {
+                self.memory.unwatch_code(part.page());
+                page.version += 1;
+                page.watch = Watch::Not;
+            }
+        }
     }
 
     /// Finds room for `size` bytes of code.
@@ -285,16 +336,7 @@ impl CodeCache {
             if !region.contains(&block.entry) {
                 return true;
             }
-            self.kill(block);
-            if let Entry::Occupied(mut page) = pages.entry(pa & !(PAGE_SIZE - 1)) {
-                let offset = (pa & (PAGE_SIZE - 1)) as u16;
-                page.get_mut().blocks.retain(|&other| other != offset);
-                if page.get().blocks.is_empty() {
-                    self.memory.unwatch_code(*page.key());
-                    page.get_mut().version += 1;
-                    page.get_mut().watch = Watch::Not;
-                }
-            }
+            self.kill(pa, block, pages);
             false
         });
         if blocks.len() != before {
@@ -325,35 +367,29 @@ impl CodeWatcher for Watcher {
 impl CodeCache {
     /// Kills the blocks of `[pa, pa + length)`, in one page.
     fn code_written(&self, pa: u64, length: u64) {
-        let page_pa = pa & !(PAGE_SIZE - 1);
+        let written = Span { pa, length };
         let mut inner = self.inner.lock();
-        let Inner { blocks, pages, stats, .. } = &mut *inner;
-        let Some(page) = pages.get_mut(&page_pa) else { return };
+        let inner = &mut *inner;
+        let Some(page) = inner.pages.get_mut(&written.page()) else { return };
         page.version += 1;
-        let before = page.blocks.len();
-        page.blocks.retain(|&offset| {
-            let start = page_pa + u64::from(offset);
-            let overlaps = |block: &Block| start < pa + length && pa < start + u64::from(block.length);
-            if !blocks.get(&start).is_some_and(overlaps) {
-                return true;
-            }
-            if let Some(block) = blocks.remove(&start) {
-                self.kill(&block);
-                stats.killed += 1;
-                if let Some(log) = &self.log {
-                    log.write(format_args!(
-                        "a store of {length} bytes at pa {pa:#x} killed the block at pa {start:#x}"
-                    ));
-                }
-            }
-            false
-        });
-        if page.blocks.len() != before {
-            page.kills += 1;
-        }
+        let hit = |start: &u64| {
+            let block = inner.blocks.get(start);
+            block.is_some_and(|block| block.code.iter().any(|&part| part.overlaps(written)))
+        };
+        let killed: Vec<u64> = page.blocks.iter().copied().filter(hit).collect();
+        page.kills += u32::from(!killed.is_empty());
         if page.blocks.is_empty() && page.watch == Watch::Complete {
-            self.memory.unwatch_code(page_pa);
+            self.memory.unwatch_code(written.page());
             page.watch = Watch::Not;
+        }
+        for start in killed {
+            inner.stats.killed += 1;
+            if let Some(log) = &self.log {
+                log.write(format_args!(
+                    "a store of {length} bytes at pa {pa:#x} killed the block at pa {start:#x}"
+                ));
+            }
+            self.remove(inner, start);
         }
     }
 }

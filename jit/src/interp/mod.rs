@@ -11,7 +11,7 @@ use frontend::ir::{Code, Op};
 use frontend::{Block, Decoder};
 use softmmu::{Mmu, Trap, cause};
 
-use crate::context::{Exit, Hart, MSTATUS_FS};
+use crate::context::{Exit, Hart, mstatus};
 use crate::inspect::log::Log;
 use alu::*;
 use blocks::Blocks;
@@ -255,11 +255,11 @@ pub(crate) fn step<H: Hart>(hart: &mut H, op: &Op) -> Result<(), Trap> {
 
         Code::FpOn => {
             let state = hart.state();
-            if state.mstatus & MSTATUS_FS == 0 {
+            if state.mstatus & mstatus::FS == 0 {
                 return Err(Trap { cause: cause::ILLEGAL_INSTRUCTION, tval: op.imm as u64 });
             }
             if op.aux == 1 {
-                state.mstatus |= MSTATUS_FS;
+                state.mstatus |= mstatus::FS;
             }
         }
         Code::FLoad | Code::FStore => float::memory(hart, op)?,

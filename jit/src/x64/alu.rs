@@ -297,7 +297,8 @@ impl Translator {
         }
     }
 
-    fn set(&mut self, cc: Cc, rd: Reg) {
+    /// `rd = 1` if the condition holds, else 0.
+    pub(super) fn set(&mut self, cc: Cc, rd: Reg) {
         self.asm.rm(Width::D, &[0x0f, 0x90 | cc as u8], 0, Loc::Reg(RAX));
         let d = self.target(rd, &[]);
         dynasm!(self.asm ; .arch x64 ; movzx Rd(d), al);

@@ -12,7 +12,7 @@ use softmmu::{Context, Entry, TLB_BITS};
 
 use super::asm::{Asm, Cc, Label, Width, op};
 use super::regs::{F_PINS, Loc, PINS, RAX, RCX, VOLATILE_PINS, f_slot, field, x_slot};
-use crate::context::MSTATUS_FS;
+use crate::context::mstatus;
 
 /// Why generated code was left, as `enter` returns it.
 pub(crate) mod exit {
@@ -390,12 +390,12 @@ fn emit_call(asm: &mut Asm, shared: &Shared) -> u32 {
 fn emit_fp_on(asm: &mut Asm, shared: &Shared, dirty: bool) -> u32 {
     let fp_on = start(asm);
     let (off, refused, live) = (asm.label(), asm.label(), asm.label());
-    dynasm!(asm ; .arch x64 ; test DWORD [r15 + field!(mstatus)], MSTATUS_FS as i32);
+    dynasm!(asm ; .arch x64 ; test DWORD [r15 + field!(mstatus)], mstatus::FS as i32);
     asm.jcc(Cc::Equal, off);
     dynasm!(asm ; .arch x64 ; mov eax, exit::INTERPRET as i32 ; cmp BYTE [r15 + field!(frm)], 4);
     asm.jcc(Cc::AboveEqual, refused);
     if dirty {
-        dynasm!(asm ; .arch x64 ; or DWORD [r15 + field!(mstatus)], MSTATUS_FS as i32);
+        dynasm!(asm ; .arch x64 ; or DWORD [r15 + field!(mstatus)], mstatus::FS as i32);
     }
     dynasm!(asm ; .arch x64 ; mov ecx, if dirty { 3 } else { 1 } ; test BYTE [r15 + field!(native.fp_live)], 1);
     asm.jcc(Cc::NotEqual, live);

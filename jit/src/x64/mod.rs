@@ -6,7 +6,9 @@
 
 mod alu;
 mod asm;
+mod atomic;
 mod branch;
+mod csr;
 mod entry;
 mod listing;
 mod mem;
@@ -14,7 +16,7 @@ mod regs;
 
 use dynasmrt::DynasmApi;
 use frontend::Block;
-use frontend::ir::{Code, Follow, Op, Shape};
+use frontend::ir::{Code, Follow, Helper, Op, Shape};
 
 use asm::{Asm, Cc, Label, Width, op};
 use regs::{Loc, RAX, RCX, field};
@@ -174,6 +176,7 @@ impl Translator {
         match op.code.shape() {
             Shape::Load | Shape::Store => return self.accesses(ops, index),
             Shape::Ri | Shape::Rr | Shape::Rrr | Shape::Rri => self.integer(op),
+            Shape::Amo => self.atomic(op),
             Shape::Branch => self.branch(op),
             Shape::Jump => self.jump(op),
             Shape::JumpReg => self.jump_reg(op),
@@ -215,6 +218,17 @@ impl Translator {
 
     /// Calls a helper.
     fn call(&mut self, op: &Op) {
+        let helper = op.helper();
+        if helper == Helper::Fence {
+            return self.fence(op);
+        }
+        if matches!(helper, Helper::Csr | Helper::CsrPlain) && self.csr(op) {
+            return;
+        }
+        self.call_helper(op);
+    }
+
+    fn call_helper(&mut self, op: &Op) {
         let helper = op.helper();
         self.pass(op);
         self.asm.call_to(self.thunks.call);

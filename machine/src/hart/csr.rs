@@ -2,7 +2,6 @@
 
 use frontend::csr_name::number as name;
 use frontend::ir::CsrAccess;
-use jit::context::MSTATUS_FS;
 use softmmu::{Privilege, SatpMode, Trap, cause};
 
 use super::Hart;
@@ -10,14 +9,14 @@ use super::Hart;
 /// Bits of `mstatus` (Privileged 3.1.6).
 pub mod mstatus {
     #![allow(missing_docs, reason = "named as in the specification")]
-    pub const SIE: u64 = 1 << 1;
+    pub use jit::context::mstatus::{FS, SD, SIE, SSTATUS};
+
     pub const MIE: u64 = 1 << 3;
     pub const SPIE: u64 = 1 << 5;
     pub const MPIE: u64 = 1 << 7;
     pub const SPP: u64 = 1 << 8;
     pub const MPP_SHIFT: u32 = 11;
     pub const MPP: u64 = 3 << MPP_SHIFT;
-    pub const FS: u64 = 3 << 13;
     pub const MPRV: u64 = 1 << 17;
     pub const SUM: u64 = 1 << 18;
     pub const MXR: u64 = 1 << 19;
@@ -26,10 +25,7 @@ pub mod mstatus {
     pub const TSR: u64 = 1 << 22;
     /// UXL and SXL, fixed at 64 bits.
     pub const XL: u64 = 2 << 32 | 2 << 34;
-    pub const SD: u64 = 1 << 63;
     pub const WRITABLE: u64 = SIE | MIE | SPIE | MPIE | SPP | MPP | FS | MPRV | SUM | MXR | TVM | TW | TSR;
-    /// What `sstatus` shows.
-    pub const SSTATUS: u64 = SIE | SPIE | SPP | FS | SUM | MXR | 3 << 32 | SD;
 }
 
 /// Interrupt bits of `mip` and `mie`.
@@ -95,10 +91,6 @@ pub struct Csrs {
     pub(super) stvec: u64,
     pub(super) scounteren: u64,
     pub(super) senvcfg: u64,
-    pub(super) sscratch: u64,
-    pub(super) sepc: u64,
-    pub(super) scause: u64,
-    pub(super) stval: u64,
     pub(super) satp: u64,
     pub(super) stimecmp: u64,
 }
@@ -118,7 +110,7 @@ impl Hart {
         let number = (bits >> 20) as u16 & 0xfff;
         let write = access != CsrAccess::Read;
         // Privileged 2.1: bits 9 to 8 say the lowest privilege.
-        if u64::from(number >> 8 & 3) > self.privilege as u64 || write && is_read_only(number) {
+        if u64::from(number >> 8 & 3) > self.state.privilege as u64 || write && is_read_only(number) {
             return Err(illegal(bits));
         }
         let old = self.csr_read(number).ok_or(illegal(bits))?;
@@ -156,10 +148,10 @@ impl Hart {
             name::STVEC => self.csr.stvec,
             name::SCOUNTEREN => self.csr.scounteren,
             name::SENVCFG => self.csr.senvcfg,
-            name::SSCRATCH => self.csr.sscratch,
-            name::SEPC => self.csr.sepc,
-            name::SCAUSE => self.csr.scause,
-            name::STVAL => self.csr.stval,
+            name::SSCRATCH => self.state.sscratch,
+            name::SEPC => self.state.sepc,
+            name::SCAUSE => self.state.scause,
+            name::STVAL => self.state.stval,
             name::SIP => self.mip() & self.csr.mideleg,
             name::STIMECMP => {
                 self.stimecmp_open()?;
@@ -225,10 +217,10 @@ impl Hart {
             name::STVEC => csr.stvec = legal_tvec(value),
             name::SCOUNTEREN => csr.scounteren = value & COUNTEREN,
             name::SENVCFG => csr.senvcfg = legal_envcfg(value, self.envcfg_mask & 0xffff_ffff, csr.senvcfg),
-            name::SSCRATCH => csr.sscratch = value,
-            name::SEPC => csr.sepc = value & !1,
-            name::SCAUSE => csr.scause = value,
-            name::STVAL => csr.stval = value,
+            name::SSCRATCH => self.state.sscratch = value,
+            name::SEPC => self.state.sepc = value & !1,
+            name::SCAUSE => self.state.scause = value,
+            name::STVAL => self.state.stval = value,
             name::SIP => {
                 // Only SSIP is writable through sip, and only if it is delegated (Privileged 4.1.3).
                 if csr.mideleg & irq::SSIP != 0 {
@@ -299,12 +291,12 @@ impl Hart {
 
     /// Floating-point CSRs exist while FS is not Off.
     fn fp_on(&mut self) -> Option<&mut jit::HartState> {
-        (self.state.mstatus & MSTATUS_FS != 0).then_some(&mut self.state)
+        (self.state.mstatus & mstatus::FS != 0).then_some(&mut self.state)
     }
 
     fn fp_write(&mut self) -> Option<&mut jit::HartState> {
         let state = self.fp_on()?;
-        state.mstatus |= MSTATUS_FS;
+        state.mstatus |= mstatus::FS;
         Some(state)
     }
 
@@ -312,7 +304,7 @@ impl Hart {
     fn counter_open(&self, index: u16) -> Option<()> {
         let machine = self.csr.mcounteren >> index & 1 == 1;
         let supervisor = self.csr.scounteren >> index & 1 == 1;
-        match self.privilege {
+        match self.state.privilege {
             Privilege::Machine => true,
             Privilege::Supervisor => machine,
             Privilege::User => machine && supervisor,
@@ -323,11 +315,12 @@ impl Hart {
     /// Sstc: below M, stimecmp takes menvcfg.STCE and mcounteren.TM.
     fn stimecmp_open(&self) -> Option<()> {
         let open = self.csr.menvcfg & envcfg::STCE != 0 && self.csr.mcounteren & 2 != 0;
-        (self.sstc && (self.privilege == Privilege::Machine || open)).then_some(())
+        (self.sstc && (self.state.privilege == Privilege::Machine || open)).then_some(())
     }
 
     fn satp_open(&self) -> Option<()> {
-        (self.privilege != Privilege::Supervisor || self.state.mstatus & mstatus::TVM == 0).then_some(())
+        (self.state.privilege != Privilege::Supervisor || self.state.mstatus & mstatus::TVM == 0)
+            .then_some(())
     }
 
     /// `mstatus` with SD.

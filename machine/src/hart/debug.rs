@@ -23,12 +23,12 @@ impl Hart {
 
     /// The privilege mode.
     pub fn privilege(&self) -> Privilege {
-        self.privilege
+        self.state.privilege
     }
 
     /// Changes the privilege mode and nothing else.
     pub fn set_privilege(&mut self, privilege: Privilege) {
-        self.privilege = privilege;
+        self.state.privilege = privilege;
         self.sync_regime();
         self.interrupts_changed();
     }
@@ -47,9 +47,9 @@ impl Hart {
     }
 
     fn as_machine<T>(&mut self, access: impl FnOnce(&mut Self) -> T) -> T {
-        let privilege = std::mem::replace(&mut self.privilege, Privilege::Machine);
+        let privilege = std::mem::replace(&mut self.state.privilege, Privilege::Machine);
         let result = access(self);
-        self.privilege = privilege;
+        self.state.privilege = privilege;
         self.sync_regime();
         result
     }

@@ -49,8 +49,8 @@ impl jit::Hart for Hart {
             Helper::Sret => self.return_from_supervisor(op.imm as u64)?,
             Helper::Wfi => {
                 // TW makes WFI below M illegal; in U-mode it is when S-mode exists (Privileged 3.3.3).
-                let trapped = self.privilege == Privilege::User
-                    || self.privilege == Privilege::Supervisor && self.state.mstatus & mstatus::TW != 0;
+                let trapped = self.state.privilege == Privilege::User
+                    || self.state.privilege == Privilege::Supervisor && self.state.mstatus & mstatus::TW != 0;
                 if trapped {
                     return Err(illegal(op));
                 }
@@ -59,7 +59,7 @@ impl jit::Hart for Hart {
             // These may complete at once (Zawrs); the reservation is polled by the guest's own loop.
             Helper::WrsNto | Helper::WrsSto | Helper::Pause => self.pause(),
             Helper::SfenceVma => {
-                let closed = match self.privilege {
+                let closed = match self.state.privilege {
                     Privilege::User => true,
                     Privilege::Supervisor => self.state.mstatus & mstatus::TVM != 0,
                     Privilege::Machine => false,
@@ -72,7 +72,7 @@ impl jit::Hart for Hart {
                 self.mmu.sfence_vma(va, asid);
             }
             Helper::SfenceInval => {
-                if self.privilege == Privilege::User {
+                if self.state.privilege == Privilege::User {
                     return Err(illegal(op));
                 }
             }
@@ -96,7 +96,7 @@ impl Hart {
     fn envcfg_allows(&self, field: u64, op: &Op) -> Result<(), Trap> {
         let machine = self.csr.menvcfg & field != 0;
         let supervisor = self.csr.senvcfg & field != 0;
-        let open = match self.privilege {
+        let open = match self.state.privilege {
             Privilege::Machine => true,
             Privilege::Supervisor => machine,
             Privilege::User => machine && supervisor,
@@ -105,7 +105,7 @@ impl Hart {
     }
 
     fn ecall(&mut self, op: &Op) -> Result<(), Trap> {
-        let cause = match self.privilege {
+        let cause = match self.state.privilege {
             Privilege::User => cause::ECALL_U,
             Privilege::Supervisor if self.system.has_sbi() => {
                 self.state.pc = self.state.page.wrapping_add(u64::from(op.at) + 4);

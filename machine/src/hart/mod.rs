@@ -26,7 +26,6 @@ const MARCHID: u64 = 0x2a;
 pub struct Hart {
     state: HartState,
     mmu: Mmu,
-    privilege: Privilege,
     csr: Csrs,
     id: usize,
     misa: u64,
@@ -61,7 +60,6 @@ impl Hart {
         let mut hart = Self {
             state: HartState::default(),
             mmu,
-            privilege: Privilege::Machine,
             csr: Csrs::default(),
             id,
             misa: model.misa(),
@@ -147,7 +145,7 @@ impl Hart {
     }
 
     fn start(&mut self, entry: Entry) {
-        self.privilege = entry.privilege;
+        self.state.privilege = entry.privilege;
         self.state.pc = entry.pc;
         self.state.x[10] = entry.a0;
         self.state.x[11] = entry.a1;
@@ -190,7 +188,7 @@ impl Hart {
     /// Tells the MMU what decides translation now.
     fn sync_regime(&mut self) {
         let status = self.state.mstatus;
-        let mprv = self.privilege == Privilege::Machine && status & mstatus::MPRV != 0;
+        let mprv = self.state.privilege == Privilege::Machine && status & mstatus::MPRV != 0;
         let mpp = match status >> mstatus::MPP_SHIFT & 3 {
             0 => Privilege::User,
             1 => Privilege::Supervisor,
@@ -198,7 +196,7 @@ impl Hart {
         };
         self.mmu.set_regime(&Regime {
             satp: self.csr.satp,
-            privilege: self.privilege,
+            privilege: self.state.privilege,
             mprv_privilege: mprv.then_some(mpp),
             sum: status & mstatus::SUM != 0,
             mxr: status & mstatus::MXR != 0,
@@ -221,6 +219,7 @@ impl Hart {
         self.timer_pending = deadlines.iter().filter(due).fold(0, |bits, &(bit, _)| bits | bit);
         let next = deadlines.iter().map(|&(_, deadline)| deadline).filter(|&deadline| deadline > now).min();
         let next = next.unwrap_or(u64::MAX);
+        self.note_interrupts();
         if next != self.deadline {
             self.deadline = next;
             self.system.timers.set(self.id, next);

@@ -18,8 +18,8 @@ impl Hart {
             return None;
         }
         let status = self.state.mstatus;
-        let machine_open = self.privilege != Privilege::Machine || status & mstatus::MIE != 0;
-        let supervisor_open = match self.privilege {
+        let machine_open = self.state.privilege != Privilege::Machine || status & mstatus::MIE != 0;
+        let supervisor_open = match self.state.privilege {
             Privilege::Machine => false,
             Privilege::Supervisor => status & mstatus::SIE != 0,
             Privilege::User => true,
@@ -38,27 +38,27 @@ impl Hart {
 
     /// Takes the exception that the instruction at `pc` raised.
     pub(super) fn take_exception(&mut self, trap: Trap) {
-        let delegated = self.privilege != Privilege::Machine && self.csr.medeleg >> trap.cause & 1 == 1;
+        let delegated = self.state.privilege != Privilege::Machine && self.csr.medeleg >> trap.cause & 1 == 1;
         self.enter_trap(trap.cause, trap.tval, delegated);
     }
 
     fn enter_trap(&mut self, cause: u64, tval: u64, to_supervisor: bool) {
         if let Some(log) = &self.system.trap_log {
-            let (pc, from) = (self.state.pc, self.privilege);
+            let (pc, from) = (self.state.pc, self.privilege());
             let to = if to_supervisor { Privilege::Supervisor } else { Privilege::Machine };
             let name = cause_name(cause);
             log.write(format_args!("{name} ({cause:#x}), tval {tval:#x}, pc {pc:#x}, {from:?} to {to:?}"));
         }
         let status = &mut self.state.mstatus;
-        let from = self.privilege as u64;
+        let from = self.state.privilege as u64;
         let vector = if to_supervisor {
             let sie = *status >> 1 & 1;
             *status &= !(mstatus::SIE | mstatus::SPIE | mstatus::SPP);
             *status |= sie << 5 | (from & 1) << 8;
-            self.csr.sepc = self.state.pc;
-            self.csr.scause = cause;
-            self.csr.stval = tval;
-            self.privilege = Privilege::Supervisor;
+            self.state.sepc = self.state.pc;
+            self.state.scause = cause;
+            self.state.stval = tval;
+            self.state.privilege = Privilege::Supervisor;
             self.csr.stvec
         } else {
             let mie = *status >> 3 & 1;
@@ -67,7 +67,7 @@ impl Hart {
             self.csr.mepc = self.state.pc;
             self.csr.mcause = cause;
             self.csr.mtval = tval;
-            self.privilege = Privilege::Machine;
+            self.state.privilege = Privilege::Machine;
             self.csr.mtvec
         };
         let vectored = vector & 1 == 1 && cause & INTERRUPT != 0;
@@ -78,7 +78,7 @@ impl Hart {
 
     /// `mret`
     pub(super) fn return_from_machine(&mut self, bits: u64) -> Result<(), Trap> {
-        if self.privilege != Privilege::Machine {
+        if self.state.privilege != Privilege::Machine {
             return Err(Trap { cause: cause::ILLEGAL_INSTRUCTION, tval: bits });
         }
         let status = &mut self.state.mstatus;
@@ -96,7 +96,7 @@ impl Hart {
     /// `sret`
     pub(super) fn return_from_supervisor(&mut self, bits: u64) -> Result<(), Trap> {
         let status = &mut self.state.mstatus;
-        let closed = match self.privilege {
+        let closed = match self.state.privilege {
             Privilege::User => true,
             Privilege::Supervisor => *status & mstatus::TSR != 0,
             Privilege::Machine => false,
@@ -108,12 +108,12 @@ impl Hart {
         let spie = *status >> 5 & 1;
         *status &= !(mstatus::SIE | mstatus::SPP | mstatus::MPRV);
         *status |= spie << 1 | mstatus::SPIE;
-        self.return_to(to, self.csr.sepc);
+        self.return_to(to, self.state.sepc);
         Ok(())
     }
 
     fn return_to(&mut self, privilege: Privilege, pc: u64) {
-        self.privilege = privilege;
+        self.state.privilege = privilege;
         self.state.pc = pc;
         // A pending LR is not kept across a return from a trap: another context may run now.
         self.state.reservation = Reservation::default();
@@ -123,9 +123,15 @@ impl Hart {
 
     /// Looks again whether an interrupt can be taken; called when enables, delegation or pending bits changed.
     pub(super) fn interrupts_changed(&mut self) {
+        self.note_interrupts();
         if self.deliverable().is_some() {
             self.shared.kick();
         }
+    }
+
+    /// Tells generated code whether it may enable interrupts by itself.
+    pub(super) fn note_interrupts(&mut self) {
+        self.state.interrupt_waits = self.pending() & self.csr.mie != 0;
     }
 
     /// Whether WFI has something to wake for: pending and enabled, whatever the global enables say.

@@ -1,0 +1,121 @@
+//! The CSR accesses that kernels make at every trap, without leaving generated code. All others are helpers.
+
+use std::mem::offset_of;
+
+use dynasm::dynasm;
+use dynasmrt::DynasmApi;
+use frontend::csr_name::number;
+use frontend::ir::{CsrAccess, Op, Reg};
+use softmmu::Privilege;
+
+use super::Translator;
+use super::asm::{Cc, Width, op};
+use super::regs::{Loc, RAX, RCX, field, slot};
+use crate::context::{HartState, mstatus};
+
+/// The operand of an instruction with the immediate form (`csrrwi` and its sisters).
+fn immediate(bits: i64) -> Option<u8> {
+    (bits >> 14 & 1 == 1).then_some((bits >> 15 & 31) as u8)
+}
+
+/// Registers that only hold what was written, and the bits they hold.
+fn plain(csr: u16) -> Option<(i32, i8)> {
+    let offset = match csr {
+        number::SSCRATCH => offset_of!(HartState, sscratch),
+        number::SEPC => return Some((slot(offset_of!(HartState, sepc)), -2)),
+        number::SCAUSE => offset_of!(HartState, scause),
+        number::STVAL => offset_of!(HartState, stval),
+        _ => return None,
+    };
+    Some((slot(offset), -1))
+}
+
+impl Translator {
+    /// Carries out a CSR access, if it is one of those done here.
+    pub(super) fn csr(&mut self, o: &Op) -> bool {
+        let access = CsrAccess::from_bits(o.aux);
+        let csr = (o.imm >> 20) as u16 & 0xfff;
+        match (plain(csr), csr, access) {
+            (Some((slot, mask)), _, CsrAccess::Read | CsrAccess::Write) => {
+                self.csr_or_call(o, |t| t.plain_csr(slot, mask, access, o));
+            }
+            (_, number::SSTATUS, CsrAccess::Read) => self.csr_or_call(o, |t| t.read_sstatus(o.rd)),
+            (_, number::SSTATUS, CsrAccess::Set | CsrAccess::Clear)
+                if immediate(o.imm) == Some(mstatus::SIE as u8) =>
+            {
+                self.csr_or_call(o, |t| t.switch_interrupts(access, o));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Carries out an access to a supervisor-level register by `inline`, or by the helper in U-mode, which has none of them, and
+    /// where interrupts may have to be taken at once.
+    fn csr_or_call(&mut self, o: &Op, inline: impl FnOnce(&mut Self)) {
+        let (slow, done) = (self.asm.label(), self.asm.label());
+        self.asm.rm(Width::D, &[0x80], 7, Loc::Slot(field!(privilege)));
+        self.asm.push(Privilege::User as u8);
+        self.asm.jcc(Cc::Equal, slow);
+        let enables = CsrAccess::from_bits(o.aux) == CsrAccess::Set;
+        if enables {
+            self.asm.rm(Width::D, &[0x80], 7, Loc::Slot(field!(interrupt_waits)));
+            self.asm.push(0);
+            self.asm.jcc(Cc::NotEqual, slow);
+        }
+        inline(self);
+        self.asm.bind(done);
+        let op = *o;
+        self.cold(move |t| {
+            t.asm.bind(slow);
+            t.call_helper(&op);
+            t.asm.jmp(done);
+        });
+    }
+
+    fn plain_csr(&mut self, slot: i32, mask: i8, access: CsrAccess, o: &Op) {
+        let reads = o.rd != Reg::SINK;
+        if reads {
+            self.asm.rm(Width::Q, &[op::MOV], RAX, Loc::Slot(slot));
+        }
+        if access == CsrAccess::Write {
+            let mut new = self.get(o.a, RCX);
+            if mask != -1 {
+                self.mov(RCX, new);
+                dynasm!(self.asm ; .arch x64 ; and rcx, BYTE mask);
+                new = RCX;
+            }
+            self.asm.rm(Width::Q, &[op::STORE], new, Loc::Slot(slot));
+        }
+        if reads {
+            self.put(o.rd, RAX);
+        }
+    }
+
+    fn read_sstatus(&mut self, rd: Reg) {
+        if rd == Reg::SINK {
+            return;
+        }
+        self.asm.mov_imm(RAX, mstatus::SSTATUS & !mstatus::SD);
+        self.asm.rm(Width::Q, &[op::AND], RAX, Loc::Slot(field!(mstatus)));
+        // FS = 3 carries into bit 15, which becomes SD.
+        dynasm!(self.asm ; .arch x64
+            ; mov ecx, eax
+            ; and ecx, mstatus::FS as i32
+            ; add ecx, 1 << 13
+            ; and ecx, 1 << 15
+            ; shl rcx, 63 - 15
+            ; or rax, rcx
+        );
+        self.put(rd, RAX);
+    }
+
+    fn switch_interrupts(&mut self, access: CsrAccess, o: &Op) {
+        self.read_sstatus(o.rd);
+        let (number, bits) = match access {
+            CsrAccess::Set => (1, mstatus::SIE as i32),
+            _ => (4, !(mstatus::SIE as i32)),
+        };
+        self.asm.rm_imm(Width::Q, number, Loc::Slot(field!(mstatus)), bits);
+    }
+}
