@@ -61,7 +61,9 @@ Examples:
   hartvm run --kernel linux --initrd initrd.gz --append 'console=ttyS0 DEBIAN_FRONTEND=text'
   hartvm run --kernel vmlinux --disk disk.raw --append 'root=/dev/vda1 console=ttyS0' --cpus 4
   hartvm run --firmware fw_dynamic.bin --kernel u-boot.bin --disk disk.raw,snapshot
-  hartvm run --kernel linux --cpu max,sv39 --memory 512M --dump-dts";
+  hartvm run --kernel linux --cpu max,sv39 --memory 512M --dump-dts
+  hartvm run --firmware none --kernel program.elf --stats --log guest,host,traps:log.txt
+  perf record -k mono hartvm run --kernel linux --perf map";
 
 /// Flags of `hartvm run`.
 #[derive(Debug, Args)]
@@ -121,6 +123,17 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, default_value_t = Engine::Jit)]
     pub(crate) engine: Engine,
 
+    /// Print at the end what the engine did: instructions, translations, slow paths, TLB misses
+    #[arg(long, help_heading = INSIDE)]
+    pub(crate) stats: bool,
+
+    /// Tell Linux's profiler `perf` what the generated code is
+    #[arg(long, value_enum, value_name = "FORMAT", help_heading = INSIDE)]
+    pub(crate) perf: Option<Perf>,
+
+    #[arg(long, value_name = "CATEGORY[,...][:FILE]", help = log_help(), help_heading = INSIDE)]
+    pub(crate) log: Option<machine::LogConfig>,
+
     /// Exit instead of rebooting when the guest asks for a reset
     #[arg(long)]
     pub(crate) no_reboot: bool,
@@ -132,6 +145,34 @@ pub(crate) struct RunArgs {
     /// Print the machine's device tree as source text and exit
     #[arg(long)]
     pub(crate) dump_dts: bool,
+}
+
+const INSIDE: &str = "Looking inside";
+
+fn log_help() -> String {
+    let mut help = "Log to standard error, or to FILE; `all` is all of".to_string();
+    for (_, name, about) in machine::Category::ALL {
+        help += &format!("\n- {name}: {about}");
+    }
+    help
+}
+
+/// The ways to tell `perf`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Perf {
+    /// Names in /tmp/perf-PID.map, for `perf report`
+    Map,
+    /// Code too, in jit-PID.dump in $JITDUMPDIR or here, for `perf record -k mono` and `perf inject --jit`
+    Jitdump,
+}
+
+impl From<Perf> for machine::PerfFormat {
+    fn from(perf: Perf) -> Self {
+        match perf {
+            Perf::Map => Self::Map,
+            Perf::Jitdump => Self::Jitdump,
+        }
+    }
 }
 
 /// The engines.

@@ -2,18 +2,18 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use machine::console::{Input, Sink};
 use machine::cpu_model::CpuModel;
 use machine::disk::DiskOptions;
 use machine::system::Power;
-use machine::{Config, Firmware, Machine, board};
+use machine::{Config, Firmware, Machine, Stats, board};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 
 use crate::Usage;
-use crate::cli::RunArgs;
+use crate::cli::{Engine, RunArgs};
 use crate::terminal::{Key, Keys, RawTerminal, restore};
 
 /// How long the last output may take to reach a slow terminal.
@@ -49,10 +49,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     quit_on_signals(machine.power())?;
     let raw = RawTerminal::enter();
     let input = feed_input(&machine, raw.is_some())?;
+    let start = Instant::now();
     let result = machine.run(!args.no_reboot);
+    let elapsed = start.elapsed();
     drop(input);
     sink.close(LAST_OUTPUT);
     drop(raw);
+    if args.stats {
+        print_stats(&machine.stats(), elapsed);
+    }
     // An exit status has eight bits; a failure must not turn into success by being cut.
     let code = result?;
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
@@ -88,6 +93,10 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         let error = format!("{} disks are too many: want {slots} at most", args.disk.len());
         return Err(usage("--disk", &error).into());
     }
+    if args.perf.is_some() && args.engine == Engine::Interp {
+        let error = "the interpreter makes no code that perf could name; want --engine jit";
+        return Err(usage("--perf", &error).into());
+    }
     if !dump_only {
         check_host_memory(args.memory)?;
     }
@@ -104,7 +113,17 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         virtio_console: args.virtio_console,
         virtio_legacy: args.virtio_legacy,
         engine: args.engine.into(),
+        perf: args.perf.filter(|_| !dump_only).map(Into::into),
+        log: args.log.clone().filter(|_| !dump_only),
     }))
+}
+
+/// Prints what the engines did. A standard error that is closed is no failure of the guest.
+fn print_stats(stats: &Stats, elapsed: Duration) {
+    let seconds = elapsed.as_secs_f64();
+    let rate = stats.insns as f64 / seconds.max(1e-9) / 1e6;
+    let text = format!("\n{seconds:.3} s, {rate:.1} million guest instructions/s\n{stats}");
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// A kernel touches about this part of its memory just to manage it: 64 bytes for each 4 KiB.

@@ -9,6 +9,8 @@ mod files;
 mod guest;
 #[path = "cli/hostile.rs"]
 mod hostile;
+#[path = "cli/inside.rs"]
+mod inside;
 #[path = "cli/power.rs"]
 mod power;
 #[path = "cli/support.rs"]

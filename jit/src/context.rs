@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use frontend::ir::Reg;
 use softmmu::{Mmu, Privilege, Reservation, Trap};
 
+use crate::inspect::stats::SlowPaths;
+
 use frontend::ir::Op;
 
 /// Bits of `mstatus` that engines look at (Privileged 3.1.6).
@@ -85,6 +87,8 @@ pub struct Native {
     /// the host's. 3: the same, but `f` is behind, and mstatus.FS is Dirty.
     pub(crate) fp_live: u8,
     pub(crate) control: u32,
+    /// Counts of the calls of [`Self::callbacks`].
+    pub(crate) slow: Box<SlowPaths>,
 }
 
 /// See [`Native::callbacks`].

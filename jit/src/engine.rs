@@ -1,12 +1,14 @@
 //! Which engine a hart has.
 
-#[cfg(target_arch = "x86_64")]
 use std::sync::Arc;
 
 use frontend::Decoder;
 use softmmu::{GuestMemory, Mmu};
 
-use crate::context::{Exit, Hart};
+use crate::context::{Exit, Hart, HartState};
+use crate::inspect::Inspect;
+use crate::inspect::log::{Category, Log};
+use crate::inspect::stats::{EngineStats, Stats};
 use crate::interp::Interp;
 
 /// How guest code is executed.
@@ -24,6 +26,8 @@ pub enum EngineKind {
 /// What the engines of a machine share. Clones share the same.
 #[derive(Clone)]
 pub struct Shared {
+    /// For the blocks of interpreters that work alone.
+    log: Option<Arc<Log>>,
     #[cfg(target_arch = "x86_64")]
     cache: Option<Arc<crate::cache::CodeCache>>,
     #[cfg(target_arch = "x86_64")]
@@ -32,14 +36,27 @@ pub struct Shared {
 
 impl Shared {
     /// For engines of one kind, which run code in `memory`.
-    pub fn new(kind: EngineKind, memory: &GuestMemory) -> Self {
+    pub fn new(kind: EngineKind, memory: &GuestMemory, inspect: &Inspect) -> Self {
         #[cfg(not(target_arch = "x86_64"))]
         let (_, _) = (kind, memory);
         Self {
+            log: inspect.log(&[Category::Guest, Category::Ir]),
             #[cfg(target_arch = "x86_64")]
-            cache: if kind == EngineKind::Interp { None } else { crate::cache::CodeCache::new(memory) },
+            cache: match kind {
+                EngineKind::Interp => None,
+                EngineKind::Jit | EngineKind::Eager => crate::cache::CodeCache::new(memory, inspect),
+            },
             #[cfg(target_arch = "x86_64")]
             eager: kind == EngineKind::Eager,
+        }
+    }
+
+    /// What happened to the code that the engines share; the rest of the counts are 0.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            #[cfg(target_arch = "x86_64")]
+            cache: self.cache.as_ref().map(|cache| cache.stats()),
+            ..Stats::default()
         }
     }
 }
@@ -65,8 +82,8 @@ impl Engine {
                 kick,
             )));
         }
-        let (_, _) = (shared, kick);
-        Engine::Interp(Box::new(Interp::new(decoder)))
+        drop(kick);
+        Engine::Interp(Box::new(Interp::with_log(decoder, shared.log.clone())))
     }
 
     /// Runs `hart` until it is polled or an instruction traps.
@@ -85,5 +102,16 @@ impl Engine {
             #[cfg(target_arch = "x86_64")]
             Engine::Native(native) => native.fence_i(),
         }
+    }
+
+    /// What happened since the hart, whose state and MMU these are, was made; without what the engines share.
+    pub fn stats(&self, state: &HartState, mmu: &Mmu) -> Stats {
+        let engine = match self {
+            Engine::Interp(_) => EngineStats { interpreted_insns: state.instret, ..EngineStats::default() },
+            #[cfg(target_arch = "x86_64")]
+            Engine::Native(native) => native.stats(),
+        };
+        let slow = (*state.native.slow).clone();
+        Stats { insns: state.instret, engine, slow, mmu: *mmu.stats(), cache: None }
     }
 }

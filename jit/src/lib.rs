@@ -2,12 +2,13 @@
 //!
 //! [`context`] is the state they share with the machine; [`interp`] executes the operations of cached blocks one by one;
 //! [`softfloat`] is the exact floating point that it uses and that other engines are judged by. [`native`] runs generated
-//! code, which `cache` keeps and a backend makes: `x64` on x86-64 hosts.
+//! code, which `cache` keeps and a backend makes: `x64` on x86-64 hosts. [`inspect`] shows a user what they do.
 
 #[cfg(target_arch = "x86_64")]
 mod cache;
 pub mod context;
 mod engine;
+pub mod inspect;
 pub mod interp;
 #[cfg(target_arch = "x86_64")]
 pub mod native;

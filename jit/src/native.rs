@@ -11,6 +11,8 @@ use softmmu::{Mmu, Trap};
 use crate::backend::{self, Translator, exit, status};
 use crate::cache::{CodeCache, Participant, Request, Span};
 use crate::context::{Callbacks, Exit, Hart, HartState};
+use crate::inspect::log::{Category, Log};
+use crate::inspect::stats::{EXITS, EngineStats};
 use crate::interp::{self, Interp};
 
 /// How often a block is interpreted before it is translated, unless everything is at once.
@@ -28,21 +30,15 @@ pub struct Native {
     /// How often a block is interpreted before it is translated.
     cold_runs: u8,
     heat: Box<[u8]>,
-    stats: NativeStats,
+    stats: EngineStats,
+    /// For what is translated.
+    block_log: Option<Arc<Log>>,
+    exit_log: Option<Arc<Log>>,
 }
 
-/// What one hart's engine did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NativeStats {
-    /// Blocks interpreted.
-    pub interpreted: u64,
-    /// Times generated code was entered.
-    pub entries: u64,
-    /// Times it was left to be linked.
-    pub links: u64,
-    /// Times it was left for a trap.
-    pub traps: u64,
-}
+/// Index in [`EXITS`] of the cause that generated code itself reports as [`exit::DISPATCH`].
+const EXIT_POLL: usize = EXITS.len() - 1;
+const _: () = assert!(exit::STALE as usize + 1 == EXIT_POLL);
 
 /// What to do at a program counter.
 enum Next {
@@ -69,7 +65,9 @@ impl Native {
             translator: Translator::new(cache.thunks),
             cold_runs: if eager { 0 } else { COLD_RUNS },
             heat: vec![0; 1 << HEAT_BITS].into(),
-            stats: NativeStats::default(),
+            stats: EngineStats::default(),
+            block_log: cache.inspect.log(&[Category::Guest, Category::Ir, Category::Host]),
+            exit_log: cache.inspect.log(&[Category::Exits]),
         }
     }
 
@@ -80,7 +78,7 @@ impl Native {
     }
 
     /// Counts so far.
-    pub fn stats(&self) -> NativeStats {
+    pub fn stats(&self) -> EngineStats {
         self.stats
     }
 
@@ -125,8 +123,7 @@ impl Native {
                     }
                     Ok(Next::Interpret) => {
                         link = None;
-                        self.stats.interpreted += 1;
-                        match self.interp.run_block(hart) {
+                        match self.interpret(hart) {
                             Ok(()) => continue,
                             Err(trap) => return Exit::Trap(trap),
                         }
@@ -134,27 +131,45 @@ impl Native {
                 },
             };
             self.stats.entries += 1;
-            match self.enter(hart, code, pc) {
+            let exit = self.enter(hart, code, pc);
+            self.count_exit(hart, exit, pc);
+            match exit {
                 exit::LINK => {
-                    self.stats.links += 1;
                     let native = &hart.state().native;
                     link = Some((native.link_site, native.link_page));
                     look_up = false;
                 }
                 exit::TRAP => {
-                    self.stats.traps += 1;
                     let native = &hart.state().native;
                     return Exit::Trap(Trap { cause: native.trap_cause, tval: native.trap_tval });
                 }
                 exit::INTERPRET => {
-                    self.stats.interpreted += 1;
-                    if let Err(trap) = self.interp.run_block(hart) {
+                    if let Err(trap) = self.interpret(hart) {
                         return Exit::Trap(trap);
                     }
                 }
                 exit::STALE => look_up = false,
                 _ => {}
             }
+        }
+    }
+
+    /// Runs one block in the interpreter.
+    fn interpret<H: Hart>(&mut self, hart: &mut H) -> Result<(), Trap> {
+        let before = hart.state().instret;
+        let done = self.interp.run_block(hart);
+        self.stats.interpreted_blocks += 1;
+        self.stats.interpreted_insns += hart.state().instret.wrapping_sub(before);
+        done
+    }
+
+    /// Generated code, which was entered for `pc`, has been left.
+    fn count_exit<H: Hart>(&mut self, hart: &mut H, exit: u64, pc: u64) {
+        let cause = if exit == exit::DISPATCH && hart.polled() { EXIT_POLL } else { exit as usize };
+        self.stats.exits[cause] += 1;
+        if let Some(log) = &self.exit_log {
+            let now = hart.state().pc;
+            log.write(format_args!("entered for {pc:#x}, left before {now:#x}: {}", EXITS[cause].0));
         }
     }
 
@@ -191,7 +206,7 @@ impl Native {
             Span { pa: fetch.pa, length: if second.is_some() { 2 } else { 0 } },
             second.map_or_else(Span::default, |second| Span { pa: second.pa, length: 2 }),
         ];
-        let Some(entry) = self.cache.find(code).or_else(|| self.translate(mmu, code)) else {
+        let Some(entry) = self.cache.find(code).or_else(|| self.translate(mmu, pc, code)) else {
             return Ok(Next::Interpret);
         };
         match second {
@@ -201,8 +216,8 @@ impl Native {
         Ok(Next::Enter(entry, fetch.pa))
     }
 
-    /// Translates the block that starts at `code`, if it has been here often enough.
-    fn translate(&mut self, mmu: &Mmu, mut code: [Span; 2]) -> Option<u64> {
+    /// Translates the block at `pc`, which starts at `code`, if it has been here often enough.
+    fn translate(&mut self, mmu: &Mmu, pc: u64, mut code: [Span; 2]) -> Option<u64> {
         let pa = code[0].pa;
         let heat = heat_slot(&mut self.heat, pa);
         if *heat < self.cold_runs {
@@ -219,7 +234,40 @@ impl Native {
         self.translator.translate(&block, (pa >> 12) as u32);
         let size = self.translator.code().len();
         let translator = &mut self.translator;
-        self.cache.publish(ticket, block.insns.len(), size, |offset| translator.place(offset))
+        let mut placed = false;
+        let entry = self.cache.publish(ticket, block.insns.len(), size, |offset| {
+            placed = true;
+            translator.place(offset)
+        });
+        if placed && let (Some(log), Some(entry)) = (&self.block_log, entry) {
+            self.log_block(log, &block, pc, code, entry, |pa| mmu.read_code_u16(pa).ok());
+        }
+        entry
+    }
+
+    /// Logs the block at `pc` that was just translated to the code at a host address; `read` reads by physical address.
+    #[cold]
+    fn log_block(
+        &self,
+        log: &Log,
+        block: &Block,
+        pc: u64,
+        code: [Span; 2],
+        entry: u64,
+        read: impl Fn(u64) -> Option<u16>,
+    ) {
+        let pa = code[0].pa;
+        log.block(&self.decoder, block, (pc, pa), |at| match at {
+            0..4096 => read((pa & !0xfff) + u64::from(at)),
+            _ => read(code[1].pa),
+        });
+        if log.has(Category::Host) {
+            let bytes = self.translator.code();
+            let mut text = format!("host code of the block at pa {pa:#x}, {} bytes\n", bytes.len());
+            let (arena, thunks) = (self.cache.arena.address(0), &self.cache.thunks);
+            backend::disassemble(&mut text, bytes, self.translator.instructions(), entry, arena, thunks);
+            log.write(text);
+        }
     }
 
     /// Decodes the block that starts at `code`.
@@ -277,6 +325,7 @@ fn note(state: &mut HartState, trap: Trap) {
 unsafe extern "sysv64" fn load<H: Hart>(hart: *mut H, va: u64, size: u64) -> u64 {
     // SAFETY: the caller's.
     let hart = unsafe { &mut *hart };
+    hart.state().native.slow.loads += 1;
     let mmu = hart.mmu();
     let value = match size {
         1 => mmu.load_u8(va).map(u64::from),
@@ -304,6 +353,7 @@ unsafe extern "sysv64" fn load<H: Hart>(hart: *mut H, va: u64, size: u64) -> u64
 unsafe extern "sysv64" fn store<H: Hart>(hart: *mut H, va: u64, value: u64, size: u64) -> u64 {
     // SAFETY: the caller's.
     let hart = unsafe { &mut *hart };
+    hart.state().native.slow.stores += 1;
     let mmu = hart.mmu();
     let stored = match size {
         1 => mmu.store_u8(va, value as u8),
@@ -329,6 +379,7 @@ unsafe extern "sysv64" fn step<H: Hart>(hart: *mut H, op: *const Op) -> u64 {
     // SAFETY: the caller's. An `Op` in generated code was written by `Translator` from one.
     let (hart, op) = unsafe { (&mut *hart, &*op) };
     debug_assert_ne!(op.code, Code::Call);
+    hart.state().native.slow.steps[op.code as usize] += 1;
     match interp::step(hart, op) {
         Ok(()) => status::DONE,
         Err(trap) => {
@@ -345,6 +396,7 @@ unsafe extern "sysv64" fn step<H: Hart>(hart: *mut H, op: *const Op) -> u64 {
 unsafe extern "sysv64" fn call<H: Hart>(hart: *mut H, op: *const Op) -> u64 {
     // SAFETY: as in `step`.
     let (hart, op) = unsafe { (&mut *hart, &*op) };
+    hart.state().native.slow.calls[op.helper() as usize] += 1;
     let before = hart.mmu().code_epoch();
     let done = hart.call(op);
     let context = std::ptr::from_ref(hart.mmu().context()) as u64;

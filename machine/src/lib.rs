@@ -24,6 +24,10 @@ use std::thread::JoinHandle;
 use devicetree::Node;
 use frontend::Decoder;
 pub use jit::EngineKind;
+use jit::inspect::Inspect;
+pub use jit::inspect::log::{Category, LogConfig};
+pub use jit::inspect::perf::PerfFormat;
+pub use jit::inspect::stats::Stats;
 use softmmu::GuestMemory;
 
 use board::{Kind, place};
@@ -93,6 +97,10 @@ pub struct Config {
     pub virtio_legacy: bool,
     /// How the harts execute code.
     pub engine: EngineKind,
+    /// How the host's profiler is told what generated code is.
+    pub perf: Option<PerfFormat>,
+    /// What is logged.
+    pub log: Option<LogConfig>,
 }
 
 impl Default for Config {
@@ -110,6 +118,8 @@ impl Default for Config {
             virtio_console: false,
             virtio_legacy: false,
             engine: EngineKind::default(),
+            perf: None,
+            log: None,
         }
     }
 }
@@ -135,6 +145,9 @@ pub enum Error {
     /// The host has no threads or no random numbers left.
     #[error("the host could not {0}")]
     Host(&'static str, #[source] std::io::Error),
+    /// A file to look into the machine with.
+    #[error(transparent)]
+    Inspect(#[from] jit::inspect::OpenError),
     /// The memory map contradicts itself.
     #[error(transparent)]
     Map(#[from] bus::Overlap),
@@ -160,6 +173,8 @@ impl Machine {
         if !(1..=MAX_HARTS).contains(&config.harts) {
             return Err(Error::Harts(config.harts));
         }
+
+        let inspect = Inspect::open(config.perf, config.log.as_ref())?;
 
         // Memory, and what is loaded into it.
         let mut memory = GuestMemory::new(board::RAM_BASE, config.memory)?;
@@ -245,6 +260,7 @@ impl Machine {
             uart: uart.clone(),
             sbi,
             engine: config.engine,
+            inspect,
         };
         let system = Arc::new(System::new(parts));
         Ok(Self { config, system, tree, boot, uart, console, room })
@@ -293,6 +309,11 @@ impl Machine {
     /// What other threads and devices touch of hart `id`; `None` if there is none.
     pub fn hart_shared(&self, id: usize) -> Option<&Arc<HartShared>> {
         self.system.harts.get(id)
+    }
+
+    /// What the engines did, of all harts whose threads have ended.
+    pub fn stats(&self) -> Stats {
+        self.system.stats()
     }
 
     /// Turns the machine on. It runs until the result is dropped or told to stop.

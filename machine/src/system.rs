@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jit::inspect::log::{Category, Log};
+use jit::inspect::{Inspect, stats::Stats};
 use parking_lot::{Condvar, Mutex};
 use softmmu::{GuestMemory, PhysBus, Privilege};
 
@@ -117,6 +119,10 @@ pub struct System {
     pub console: Sink,
     /// What the engines of the harts share.
     pub engines: jit::Shared,
+    /// Where traps are logged.
+    pub trap_log: Option<Arc<Log>>,
+    /// What the engines did of the harts whose threads have ended.
+    stats: Mutex<Stats>,
     uart: Arc<Uart16550>,
     bus: Arc<Bus>,
     clint: Arc<Clint>,
@@ -149,13 +155,16 @@ pub struct Parts {
     pub sbi: bool,
     /// How the harts execute code.
     pub engine: jit::EngineKind,
+    /// What is written down of that.
+    pub inspect: Inspect,
 }
 
 impl System {
     /// A system of `parts` with every hart stopped.
     pub fn new(parts: Parts) -> Self {
-        let Parts { memory, bus, clint, clock, timers, harts, power, console, uart, sbi, engine } = parts;
-        let engines = jit::Shared::new(engine, &memory);
+        let Parts { memory, bus, clint, clock, timers, harts, power, console, uart, sbi, engine, inspect } =
+            parts;
+        let engines = jit::Shared::new(engine, &memory, &inspect);
         let run_states = harts.iter().map(|_| Mutex::new(RunState::Stopped)).collect();
         let stopping = AtomicBool::new(false);
         Self {
@@ -166,6 +175,8 @@ impl System {
             power,
             console,
             engines,
+            trap_log: inspect.log(&[Category::Traps]),
+            stats: Mutex::default(),
             uart,
             bus,
             clint,
@@ -173,6 +184,18 @@ impl System {
             stopping,
             sbi,
         }
+    }
+
+    /// A hart's thread ends, with these counts.
+    pub fn add_stats(&self, stats: &Stats) {
+        self.stats.lock().merge(stats);
+    }
+
+    /// What the engines did, of all harts whose threads have ended.
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.stats.lock().clone();
+        stats.merge(&self.engines.stats());
+        stats
     }
 
     /// The devices, as the MMU wants them.

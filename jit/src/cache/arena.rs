@@ -1,12 +1,11 @@
-//! The memory that generated code lies in: one memory file, mapped twice. Code is written through one mapping and runs in
+//! The memory that generated code lies in, mapped twice. Code is written through one mapping and runs in
 //! the other, so no mapping is ever both writable and executable.
 
 #![allow(unsafe_code, reason = "maps memory, and writes code while other threads run other parts of it")]
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, MprotectFlags, MremapFlags, ProtFlags, mmap_anonymous, mprotect, mremap, munmap};
 
 /// The two mappings. Offsets in the arena are the same in both.
 pub(crate) struct Arena {
@@ -18,24 +17,25 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    /// An arena of `size` bytes, of which the host gives what is used.
+    /// An arena of `size` bytes, of which the host gives what is used. The memory is of no file, for `perf` looks into its map of
+    /// names only for such memory, and limits on the size of files do not apply to it.
     pub(crate) fn new(size: usize) -> std::io::Result<Self> {
-        let file = memfd_create("hartvm-code", MemfdFlags::CLOEXEC)?;
-        ftruncate(&file, size as u64)?;
-        let map = |prot| {
-            // SAFETY: a new mapping at an address that the kernel chooses.
-            unsafe { mmap(std::ptr::null_mut(), size, prot, MapFlags::SHARED, &file, 0) }
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let writable = unsafe { mmap_anonymous(std::ptr::null_mut(), size, prot, MapFlags::SHARED) }?;
+        let unmap = |address| {
+            // SAFETY: an address of a mapping that is made here, and nothing refers to it.
+            let _ = unsafe { munmap(address, size) };
         };
-        let writable = map(ProtFlags::READ | ProtFlags::WRITE)?.expose_provenance();
-        let executable = match map(ProtFlags::READ | ProtFlags::EXEC) {
-            Ok(executable) => executable.expose_provenance(),
-            Err(error) => {
-                // SAFETY: mapped above, and nothing refers to it.
-                let _ = unsafe { munmap(std::ptr::with_exposed_provenance_mut(writable), size) };
-                return Err(error.into());
-            }
-        };
-        Ok(Self { writable, executable, size })
+        // SAFETY: an old size of 0 leaves the shared mapping as it is and makes another of the same memory (mremap(2)).
+        let executable =
+            unsafe { mremap(writable, 0, size, MremapFlags::MAYMOVE) }.inspect_err(|_| unmap(writable))?;
+        // SAFETY: the mapping just made, which nothing uses yet.
+        if let Err(error) = unsafe { mprotect(executable, size, MprotectFlags::READ | MprotectFlags::EXEC) } {
+            [writable, executable].into_iter().for_each(unmap);
+            return Err(error.into());
+        }
+        Ok(Self { writable: writable.expose_provenance(), executable: executable.expose_provenance(), size })
     }
 
     /// Bytes.

@@ -31,6 +31,9 @@ pub(crate) use arena::Arena;
 pub(crate) use harts::{Participant, Request};
 
 use crate::backend::{self, Link, Thunks};
+use crate::inspect::Inspect;
+use crate::inspect::log::{Category, Log};
+use crate::inspect::stats::CacheStats;
 use harts::Harts;
 
 /// Bytes of the arena.
@@ -48,6 +51,9 @@ const MAX_ADDRESS: u64 = 1 << 44;
 pub struct CodeCache {
     pub(crate) arena: Arena,
     pub(crate) thunks: Thunks,
+    pub(crate) inspect: Inspect,
+    /// For [`Category::Cache`].
+    log: Option<Arc<Log>>,
     memory: GuestMemory,
     inner: Mutex<Inner>,
 }
@@ -64,23 +70,6 @@ struct Inner {
     /// The request by which the region after the cursor's is retired.
     retired: u64,
     stats: CacheStats,
-}
-
-/// What happened in the cache since it was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CacheStats {
-    /// Blocks translated.
-    pub blocks: u64,
-    /// Guest instructions translated.
-    pub insns: u64,
-    /// Bytes of generated code.
-    pub bytes: u64,
-    /// Blocks killed by stores.
-    pub killed: u64,
-    /// Regions retired.
-    pub retired: u64,
-    /// Direct jumps linked.
-    pub links: u64,
 }
 
 struct Block {
@@ -138,7 +127,7 @@ pub(crate) struct Ticket {
 
 impl CodeCache {
     /// An empty cache for code in `memory`. `None` if the host cannot run generated code.
-    pub fn new(memory: &GuestMemory) -> Option<Arc<Self>> {
+    pub fn new(memory: &GuestMemory, inspect: &Inspect) -> Option<Arc<Self>> {
         if !backend::is_supported() {
             return None;
         }
@@ -147,6 +136,15 @@ impl CodeCache {
             .ok()?;
         let (code, thunks) = backend::shared_code();
         arena.write(0, &code);
+        if let Some(perf) = inspect.perf() {
+            for (start, end, name) in backend::symbols(&thunks) {
+                perf.code(
+                    arena.address(start),
+                    &code[start as usize..end as usize],
+                    format_args!("rv:{name}"),
+                );
+            }
+        }
         let inner = Inner {
             blocks: HashMap::default(),
             pages: HashMap::default(),
@@ -154,9 +152,11 @@ impl CodeCache {
             cursor: (code.len() as u32).next_multiple_of(16),
             region_end: REGION_SIZE,
             retired: 0,
-            stats: CacheStats::default(),
+            stats: CacheStats { arena_size: arena.size() as u64, ..CacheStats::default() },
         };
-        let cache = Arc::new(Self { arena, thunks, memory: memory.clone(), inner: Mutex::new(inner) });
+        let (inspect, log) = (inspect.clone(), inspect.log(&[Category::Cache]));
+        let cache =
+            Arc::new(Self { arena, thunks, inspect, log, memory: memory.clone(), inner: Mutex::new(inner) });
         memory.set_code_watcher(Arc::new(Watcher(Arc::downgrade(&cache))));
         Some(cache)
     }
@@ -242,6 +242,9 @@ impl CodeCache {
         let entry = self.allocate(&mut inner, size as u32)?;
         let (code, links) = place(entry);
         self.arena.write(entry, code);
+        if let Some(perf) = self.inspect.perf() {
+            perf.code(self.arena.address(entry), code, format_args!("rv:{pa:x}"));
+        }
         inner.blocks.insert(pa, Block { entry, code: ticket.code, incoming: Vec::new() });
         for part in ticket.code.into_iter().filter(|part| part.length != 0) {
             inner.pages.entry(part.page()).or_default().blocks.push(pa);
@@ -249,6 +252,7 @@ impl CodeCache {
         inner.stats.blocks += 1;
         inner.stats.insns += insns as u64;
         inner.stats.bytes += size as u64;
+        inner.stats.arena_used = inner.stats.arena_used.max(u64::from(entry) + size as u64);
         for link in links {
             self.link_in(&mut inner, entry + link.field, (pa & !(PAGE_SIZE - 1)) + u64::from(link.target));
         }
@@ -338,6 +342,13 @@ impl CodeCache {
         if blocks.len() != before {
             inner.retired = harts.ask(Request::ForgetCode);
             stats.retired += 1;
+            if let Some(log) = &self.log {
+                let count = before - blocks.len();
+                log.write(format_args!(
+                    "retired the region at {:#x} of the arena with {count} blocks",
+                    region.start
+                ));
+            }
         }
     }
 }
@@ -373,6 +384,11 @@ impl CodeCache {
         }
         for start in killed {
             inner.stats.killed += 1;
+            if let Some(log) = &self.log {
+                log.write(format_args!(
+                    "a store of {length} bytes at pa {pa:#x} killed the block at pa {start:#x}"
+                ));
+            }
             self.remove(inner, start);
         }
     }

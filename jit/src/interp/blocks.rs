@@ -10,6 +10,8 @@ use std::sync::Arc;
 use frontend::{Block, Decoder};
 use softmmu::{Mmu, Trap, cause};
 
+use crate::inspect::log::Log;
+
 /// Most blocks kept; past that the cache starts afresh.
 const MAX_BLOCKS: usize = 1 << 16;
 
@@ -29,11 +31,12 @@ pub(super) struct Blocks {
     epoch: u64,
     /// A block that must not be found again: it depends on two pages, or on permissions finer than a page.
     single: Option<Block>,
+    log: Option<Arc<Log>>,
 }
 
 impl Blocks {
-    pub(super) fn new(decoder: Arc<Decoder>) -> Self {
-        Self { decoder, cached: Vec::new(), by_address: HashMap::default(), epoch: 0, single: None }
+    pub(super) fn new(decoder: Arc<Decoder>, log: Option<Arc<Log>>) -> Self {
+        Self { decoder, cached: Vec::new(), by_address: HashMap::default(), epoch: 0, single: None, log }
     }
 
     /// The block with the index that [`Self::find`] left in the MMU's executable-code cache.
@@ -68,6 +71,11 @@ impl Blocks {
             }
             None => {
                 let cached = decode(&self.decoder, mmu, pc, fetch.pa, self.epoch)?;
+                if let Some(log) = &self.log {
+                    let start = cached.block.start;
+                    let read = |at: u16| cached.code.get(usize::from(at - start) / 2).copied();
+                    log.block(&self.decoder, &cached.block, (pc, fetch.pa), read);
+                }
                 if self.cached.len() == MAX_BLOCKS {
                     self.cached.clear();
                     self.by_address.clear();

@@ -12,6 +12,7 @@ use frontend::{Block, Decoder};
 use softmmu::{Mmu, Trap, cause};
 
 use crate::context::{Exit, Hart, mstatus};
+use crate::inspect::log::Log;
 use alu::*;
 use blocks::Blocks;
 
@@ -23,7 +24,12 @@ pub struct Interp {
 impl Interp {
     /// An interpreter for the instructions that `decoder` knows.
     pub fn new(decoder: impl Into<Arc<Decoder>>) -> Self {
-        Self { blocks: Blocks::new(decoder.into()) }
+        Self::with_log(decoder, None)
+    }
+
+    /// The same, and the blocks that it decodes are logged.
+    pub(crate) fn with_log(decoder: impl Into<Arc<Decoder>>, log: Option<Arc<Log>>) -> Self {
+        Self { blocks: Blocks::new(decoder.into(), log) }
     }
 
     /// Orders instruction fetches after all earlier stores that this hart can see (`fence.i`).

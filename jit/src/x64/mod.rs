@@ -10,6 +10,7 @@ mod atomic;
 mod branch;
 mod csr;
 mod entry;
+mod listing;
 mod mem;
 mod regs;
 
@@ -21,6 +22,7 @@ use asm::{Asm, Cc, Label, Width, op};
 use regs::{Loc, RAX, RCX, field};
 
 pub(crate) use entry::{Thunks, exit, status};
+pub(crate) use listing::{disassemble, symbols};
 pub(crate) use regs::BIAS;
 
 /// Offset of a block's body from its entry. Links lead to the body: they stay in the page.
@@ -69,6 +71,8 @@ pub(crate) struct Translator {
     cold: Vec<Cold>,
     /// Operations that the code refers to.
     data: Vec<(Label, Op)>,
+    /// Bytes of the code before that.
+    instructions: u32,
     links: Vec<Link>,
     /// Page offsets of the block's instructions.
     insns: Vec<u16>,
@@ -98,6 +102,7 @@ impl Translator {
             thunks,
             cold: Vec::new(),
             data: Vec::new(),
+            instructions: 0,
             links: Vec::new(),
             insns: Vec::new(),
             body,
@@ -133,6 +138,7 @@ impl Translator {
                 cold(self);
             }
         }
+        self.instructions = self.asm.here();
         self.asm.align(8, 0xcc);
         for (label, op) in std::mem::take(&mut self.data) {
             self.asm.bind(label);
@@ -148,6 +154,11 @@ impl Translator {
     /// Bytes of the last block's code.
     pub(crate) fn code(&self) -> &[u8] {
         &self.asm.bytes
+    }
+
+    /// How many of them are instructions; behind them are operations that the code refers to.
+    pub(crate) fn instructions(&self) -> usize {
+        self.instructions as usize
     }
 
     /// Makes the last block's code right for a place in the arena.

@@ -322,7 +322,8 @@ impl Hart {
     }
 
     fn satp_open(&self) -> Option<()> {
-        (self.state.privilege != Privilege::Supervisor || self.state.mstatus & mstatus::TVM == 0).then_some(())
+        (self.state.privilege != Privilege::Supervisor || self.state.mstatus & mstatus::TVM == 0)
+            .then_some(())
     }
 
     /// `mstatus` with SD.

@@ -94,6 +94,7 @@ impl Hart {
                 self.execute(&mut engine);
             }
         }
+        self.system.add_stats(&engine.stats(&self.state, &self.mmu));
     }
 
     /// An engine of the machine's kind for this hart.

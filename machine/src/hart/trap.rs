@@ -43,6 +43,12 @@ impl Hart {
     }
 
     fn enter_trap(&mut self, cause: u64, tval: u64, to_supervisor: bool) {
+        if let Some(log) = &self.system.trap_log {
+            let (pc, from) = (self.state.pc, self.privilege());
+            let to = if to_supervisor { Privilege::Supervisor } else { Privilege::Machine };
+            let name = cause_name(cause);
+            log.write(format_args!("{name} ({cause:#x}), tval {tval:#x}, pc {pc:#x}, {from:?} to {to:?}"));
+        }
         let status = &mut self.state.mstatus;
         let from = self.state.privilege as u64;
         let vector = if to_supervisor {
@@ -139,5 +145,32 @@ fn privilege_of(bits: u64) -> Privilege {
         0 => Privilege::User,
         1 => Privilege::Supervisor,
         _ => Privilege::Machine,
+    }
+}
+
+/// For the log.
+fn cause_name(cause: u64) -> &'static str {
+    match cause {
+        cause::INSTRUCTION_MISALIGNED => "instruction misaligned",
+        cause::INSTRUCTION_ACCESS_FAULT => "instruction access fault",
+        cause::ILLEGAL_INSTRUCTION => "illegal instruction",
+        cause::BREAKPOINT => "breakpoint",
+        cause::LOAD_MISALIGNED => "load misaligned",
+        cause::LOAD_ACCESS_FAULT => "load access fault",
+        cause::STORE_MISALIGNED => "store misaligned",
+        cause::STORE_ACCESS_FAULT => "store access fault",
+        cause::ECALL_U => "ecall from U",
+        cause::ECALL_S => "ecall from S",
+        cause::ECALL_M => "ecall from M",
+        cause::INSTRUCTION_PAGE_FAULT => "instruction page fault",
+        cause::LOAD_PAGE_FAULT => "load page fault",
+        cause::STORE_PAGE_FAULT => "store page fault",
+        _ if cause & INTERRUPT == 0 => "exception",
+        _ => match cause & !INTERRUPT {
+            1 | 3 => "software interrupt",
+            5 | 7 => "timer interrupt",
+            9 | 11 => "external interrupt",
+            _ => "interrupt",
+        },
     }
 }
