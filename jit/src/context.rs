@@ -62,6 +62,8 @@ pub struct Native {
     /// the host's. 3: the same, but `f` is behind, and mstatus.FS is Dirty.
     pub(crate) fp_live: u8,
     pub(crate) control: u32,
+    /// Scratch registers, while the interpreter carries out an operation in the middle of a run.
+    pub(crate) spill: [u64; 2],
 }
 
 /// See [`Native::callbacks`].

@@ -96,7 +96,7 @@ impl Translator {
     }
 
     /// Where to compute the result for `rd`, if that must not be a register of `busy`.
-    fn target(&self, rd: Reg, busy: &[Reg]) -> u8 {
+    pub(super) fn target(&self, rd: Reg, busy: &[Reg]) -> u8 {
         match pinned(rd) {
             Some(host) if !busy.contains(&rd) => host,
             _ => RAX,
@@ -120,7 +120,7 @@ impl Translator {
         self.asm.rm(Width::Q, &[opcode], reg, rm);
     }
 
-    fn sign_extend_w(&mut self, reg: u8) {
+    pub(super) fn sign_extend_w(&mut self, reg: u8) {
         self.q(op::MOVSXD, reg, Loc::Reg(reg));
     }
 
@@ -297,7 +297,7 @@ impl Translator {
         }
     }
 
-    fn set(&mut self, cc: Cc, rd: Reg) {
+    pub(super) fn set(&mut self, cc: Cc, rd: Reg) {
         self.asm.rm(Width::D, &[0x0f, 0x90 | cc as u8], 0, Loc::Reg(RAX));
         let d = self.target(rd, &[]);
         dynasm!(self.asm ; .arch x64 ; movzx Rd(d), al);
