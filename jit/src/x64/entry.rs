@@ -8,10 +8,12 @@ use std::mem::offset_of;
 
 use dynasm::dynasm;
 use dynasmrt::DynasmApi;
+use frontend::ir::Fmt;
 use softmmu::{Context, Entry, TLB_BITS};
 
 use super::asm::{Asm, Cc, Label, Width, op};
 use super::regs::{F_PINS, Loc, PINS, RAX, RCX, VOLATILE_PINS, f_slot, field, x_slot};
+use super::vex::Rm;
 use crate::context::MSTATUS_FS;
 
 /// Why generated code was left, as `enter` returns it.
@@ -280,7 +282,7 @@ fn emit_fp_save(asm: &mut Asm, tables: &Tables) -> Label {
     dynasm!(asm ; .arch x64 ; push rax ; push rcx ; test BYTE [r15 + field!(native.fp_live)], 2);
     asm.jcc(Cc::Equal, clean);
     for (guest, host) in F_PINS {
-        dynasm!(asm ; .arch x64 ; vmovsd QWORD [r15 + f_slot(guest)], Rx(host));
+        asm.f_store(Fmt::D, host, Rm::Slot(f_slot(guest)));
     }
     dynasm!(asm ; .arch x64
         ; stmxcsr [r15 + field!(native.control)]
@@ -307,7 +309,7 @@ fn emit_fp_load(asm: &mut Asm, tables: &Tables) -> Label {
     asm.lea_label(RCX, tables.rounding);
     dynasm!(asm ; .arch x64 ; ldmxcsr [rcx + rdx * 4]);
     for (guest, host) in F_PINS {
-        dynasm!(asm ; .arch x64 ; vmovsd Rx(host), QWORD [r15 + f_slot(guest)]);
+        asm.f_load(Fmt::D, host, Rm::Slot(f_slot(guest)));
     }
     dynasm!(asm ; .arch x64 ; pop rcx ; mov [r15 + field!(native.fp_live)], cl ; ret);
     fp_load

@@ -104,10 +104,10 @@ impl Translator {
             FLe => self.less(vop::COMI, Cc::AboveEqual, op),
             FLtq => self.less(vop::UCOMI, Cc::Above, op),
             FLeq => self.less(vop::UCOMI, Cc::AboveEqual, op),
-            FToInt => self.to_int(op),
-            FFromInt => self.from_int(op),
-            FToBits => self.to_bits(op),
-            _ => self.from_bits(op),
+            FToInt => self.float_to_int(op),
+            FFromInt => self.int_to_float(op),
+            FToBits => self.float_to_bits(op),
+            _ => self.bits_to_float(op),
         }
         self.note_result(op);
     }
@@ -390,7 +390,7 @@ impl Translator {
         self.set(cc, op.rd);
     }
 
-    fn to_bits(&mut self, op: &Op) {
+    fn float_to_bits(&mut self, op: &Op) {
         let wide = op.fmt() == Fmt::D;
         let d = self.target(op.rd, &[]);
         match (self.f_place(op.a), wide) {
@@ -407,7 +407,7 @@ impl Translator {
         self.put(op.rd, d);
     }
 
-    fn from_bits(&mut self, op: &Op) {
+    fn bits_to_float(&mut self, op: &Op) {
         let d = self.f_target(op.rd);
         if op.a == Reg::ZERO {
             self.asm.logic(vop::XOR, d, d, Rm::Reg(d));

@@ -64,7 +64,7 @@ impl Translator {
         self.asm.bind(done);
     }
 
-    pub(super) fn from_int(&mut self, op: &Op) {
+    pub(super) fn int_to_float(&mut self, op: &Op) {
         let (fmt, kind) = (op.fmt(), IntKind::from_bits(op.c.0));
         let done = self.asm.label();
         let exact = fmt == Fmt::D && matches!(kind, IntKind::W | IntKind::Wu);
@@ -104,7 +104,7 @@ impl Translator {
         }
     }
 
-    pub(super) fn to_int(&mut self, op: &Op) {
+    pub(super) fn float_to_int(&mut self, op: &Op) {
         let kind = IntKind::from_bits(op.c.0);
         let done = self.asm.label();
         self.check_boxed(op.fmt(), op, &[op.a]);
