@@ -253,7 +253,7 @@ fn is_float(row: &Row) -> bool {
 
 fn float_rows() -> Vec<&'static Row> {
     let rows: Vec<_> = ROWS.iter().filter(|row| is_float(row)).collect();
-    assert!(rows.len() == 118, "{}", rows.len());
+    assert!(rows.len() >= 118, "{} rows", rows.len());
     rows
 }
 
@@ -343,7 +343,7 @@ fn every_instruction_is_exact() {
             }
         }
     }
-    println!("{} cases", pair.cases);
+    assert_eq!(pair.cases, 337_600);
 }
 
 fn random_insn(random: &mut Random, rows: &[&'static Row]) -> u32 {
@@ -426,5 +426,5 @@ fn programs_are_exact() {
             }
         }
     }
-    println!("{} cases", pair.cases);
+    assert_eq!(pair.cases, 80_000);
 }
