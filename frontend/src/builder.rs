@@ -211,6 +211,8 @@ impl Builder {
     pub fn call(&mut self, helper: Helper, rd: u8, a: u8, b: u8, aux: u8, imm: i64) {
         let rd = self.dest(rd);
         self.push(Op { rd, a: Reg(a), b: Reg(b), c: Reg(helper as u8), aux, imm, ..Op::of(Code::Call) });
+        // Generated code gives the floating-point registers back for the call.
+        self.fp = FpState::Unknown;
         match helper.follow() {
             Follow::Next => {}
             Follow::Resync => {

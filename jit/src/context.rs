@@ -89,6 +89,8 @@ pub struct Native {
     pub(crate) control: u32,
     /// Counts of the calls of [`Self::callbacks`].
     pub(crate) slow: Box<SlowPaths>,
+    /// Scratch registers, while the interpreter carries out an operation in the middle of a run.
+    pub(crate) spill: [u64; 2],
 }
 
 /// See [`Native::callbacks`].

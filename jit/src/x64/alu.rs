@@ -96,7 +96,7 @@ impl Translator {
     }
 
     /// Where to compute the result for `rd`, if that must not be a register of `busy`.
-    fn target(&self, rd: Reg, busy: &[Reg]) -> u8 {
+    pub(super) fn target(&self, rd: Reg, busy: &[Reg]) -> u8 {
         match pinned(rd) {
             Some(host) if !busy.contains(&rd) => host,
             _ => RAX,
@@ -120,7 +120,7 @@ impl Translator {
         self.asm.rm(Width::Q, &[opcode], reg, rm);
     }
 
-    fn sign_extend_w(&mut self, reg: u8) {
+    pub(super) fn sign_extend_w(&mut self, reg: u8) {
         self.q(op::MOVSXD, reg, Loc::Reg(reg));
     }
 

@@ -17,14 +17,14 @@ const UNBOUND: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Cc {
+    Overflow = 0,
     Below = 2,
     AboveEqual = 3,
     Equal = 4,
     NotEqual = 5,
-    BelowEqual = 6,
     Above = 7,
+    Sign = 8,
     Parity = 10,
-    NoParity = 11,
     Less = 12,
     GreaterEqual = 13,
     Greater = 15,
@@ -142,7 +142,7 @@ impl Asm {
         self.bytes.extend_from_slice(NOPS[padding as usize]);
     }
 
-    fn external_field(&mut self, target: u32) {
+    pub(super) fn external_field(&mut self, target: u32) {
         self.external.push((self.here(), target));
         self.push_i32(0);
     }
@@ -195,7 +195,7 @@ impl Asm {
     }
 
     /// The ModRM byte, and the displacement of a slot.
-    fn modrm(&mut self, field: u8, rm: Loc) {
+    pub(super) fn modrm(&mut self, field: u8, rm: Loc) {
         match rm {
             Loc::Reg(host) => self.push(0xc0 | field << 3 | host & 7),
             Loc::Slot(disp) => match i8::try_from(disp) {
@@ -299,13 +299,18 @@ impl Asm {
             self.push(rex);
         }
         self.bytes.extend_from_slice(opcode);
-        let Some(index) = index else { return self.base_disp(reg & 7, base, disp) };
+        self.base_index_disp(reg & 7, base, index, disp);
+    }
+
+    /// What follows the opcode of an instruction with the operand `[base + index + disp]`.
+    pub(super) fn base_index_disp(&mut self, field: u8, base: u8, index: Option<u8>, disp: i32) {
+        let Some(index) = index else { return self.base_disp(field, base, disp) };
         let mode = match i8::try_from(disp) {
             Ok(0) if base & 7 != 5 => 0,
             Ok(_) => 0x40,
             Err(_) => 0x80,
         };
-        self.push(mode | (reg & 7) << 3 | 4);
+        self.push(mode | field << 3 | 4);
         self.push((index & 7) << 3 | base & 7);
         match mode {
             0 => {}

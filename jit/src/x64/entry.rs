@@ -8,10 +8,12 @@ use std::mem::offset_of;
 
 use dynasm::dynasm;
 use dynasmrt::DynasmApi;
+use frontend::ir::Fmt;
 use softmmu::{Context, Entry, TLB_BITS};
 
 use super::asm::{Asm, Cc, Label, Width, op};
 use super::regs::{F_PINS, Loc, PINS, RAX, RCX, VOLATILE_PINS, f_slot, field, x_slot};
+use super::vex::Rm;
 use crate::context::mstatus;
 
 /// Why generated code was left, as `enter` returns it.
@@ -36,6 +38,28 @@ pub(crate) mod status {
     pub(crate) const LEAVE: u64 = 1;
     /// A trap.
     pub(crate) const TRAP: u64 = 2;
+}
+
+/// What floating-point code takes from memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Constant {
+    /// The upper half of a boxed single.
+    Box,
+    SignS,
+    SignD,
+    NanS,
+    NanD,
+}
+
+/// In the order of [`Constant`].
+const CONSTANTS: [u64; 5] =
+    [0xffff_ffff_0000_0000, 0x8000_0000, 0x8000_0000_0000_0000, 0xffff_ffff_7fc0_0000, 0x7ff8_0000_0000_0000];
+
+impl Thunks {
+    /// Where a constant is in the arena.
+    pub(super) fn constant(&self, constant: Constant) -> u32 {
+        self.constants + 16 * constant as u32
+    }
 }
 
 /// MXCSR with all exceptions masked and none raised, rounding to nearest.
@@ -66,7 +90,12 @@ pub(crate) struct Thunks {
     /// Calls the helper of the operation at rax; site in ecx. Returns with NZ when the dispatcher must be next.
     pub(super) call: u32,
     /// Makes the floating-point registers live, to be read (0) or written too (1): site in ecx, instruction in edx.
+    /// Clobbers rax, rcx and rdx, and no scratch register of floating point.
     pub(super) fp_on: [u32; 2],
+    /// Leaves to the interpreter: site in ecx.
+    pub(super) interpret: u32,
+    /// [`CONSTANTS`], 16 bytes each.
+    pub(super) constants: u32,
     /// Bytes of it all.
     pub(super) end: u32,
 }
@@ -84,11 +113,15 @@ const _: () = assert!(size_of::<Entry>() == 16);
 /// Assembles the shared code for the start of the arena.
 pub(crate) fn emit(asm: &mut Asm) -> Thunks {
     let tables = Tables::emit(asm);
-    let mut thunks = Thunks { enter: emit_enter(asm), ..Thunks::default() };
+    let constants = emit_constants(asm);
+    let mut thunks = Thunks { constants, enter: emit_enter(asm), ..Thunks::default() };
     let fp_save = emit_fp_save(asm, &tables);
     let fp_load = emit_fp_load(asm, &tables);
     let exit = emit_exits(asm, &mut thunks, fp_save);
     let refuse = emit_refuse(asm, exit);
+    thunks.interpret = start(asm);
+    asm.mov_imm(RAX, exit::INTERPRET);
+    asm.jmp(refuse);
     let shared = Shared { fp_save, fp_load, refuse };
     for log2 in 0..4 {
         thunks.load[log2] = emit_load(asm, &shared, 1 << log2);
@@ -136,6 +169,15 @@ impl Tables {
         asm.push_u32(MXCSR);
         Self { flags, rounding, host }
     }
+}
+
+fn emit_constants(asm: &mut Asm) -> u32 {
+    let constants = start(asm);
+    for constant in CONSTANTS {
+        asm.push_u64(constant);
+        asm.push_u64(0);
+    }
+    constants
 }
 
 fn start(asm: &mut Asm) -> u32 {
@@ -240,7 +282,7 @@ fn emit_fp_save(asm: &mut Asm, tables: &Tables) -> Label {
     dynasm!(asm ; .arch x64 ; push rax ; push rcx ; test BYTE [r15 + field!(native.fp_live)], 2);
     asm.jcc(Cc::Equal, clean);
     for (guest, host) in F_PINS {
-        dynasm!(asm ; .arch x64 ; vmovsd QWORD [r15 + f_slot(guest)], Rx(host));
+        asm.f_store(Fmt::D, host, Rm::Slot(f_slot(guest)));
     }
     dynasm!(asm ; .arch x64
         ; stmxcsr [r15 + field!(native.control)]
@@ -267,7 +309,7 @@ fn emit_fp_load(asm: &mut Asm, tables: &Tables) -> Label {
     asm.lea_label(RCX, tables.rounding);
     dynasm!(asm ; .arch x64 ; ldmxcsr [rcx + rdx * 4]);
     for (guest, host) in F_PINS {
-        dynasm!(asm ; .arch x64 ; vmovsd Rx(host), QWORD [r15 + f_slot(guest)]);
+        asm.f_load(Fmt::D, host, Rm::Slot(f_slot(guest)));
     }
     dynasm!(asm ; .arch x64 ; pop rcx ; mov [r15 + field!(native.fp_live)], cl ; ret);
     fp_load

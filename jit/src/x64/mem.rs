@@ -8,14 +8,16 @@ use std::mem::offset_of;
 
 use dynasm::dynasm;
 use dynasmrt::DynasmApi;
-use frontend::ir::{Code, Op, Reg, Shape};
+use frontend::ir::{Code, Fmt, Op, Reg, Shape};
 use softmmu::{Context, Entry};
 
 use super::Translator;
-use super::alu::is_simple;
 use super::asm::{Cc, Label, Width, op};
 use super::entry::{TLB_MASK, TLB_ROTATE};
-use super::regs::{Loc, RAX, RCX, RDX, field, pinned};
+use super::fp::writes_x;
+use super::regs::{Loc, RAX, RCX, RDX, f_pinned, f_slot, field, pinned};
+use super::vex::Rm;
+use super::{alu, fp};
 
 const READ: i32 = Context::READ_OFFSET as i32;
 const WRITE: i32 = Context::WRITE_OFFSET as i32;
@@ -45,15 +47,34 @@ struct Run {
     length: usize,
 }
 
-fn is_access(op: &Op) -> bool {
-    matches!(op.code.shape(), Shape::Load | Shape::Store)
+/// Whether this module carries out `op`. Those of halves are rare.
+pub(super) fn is_access(op: &Op) -> bool {
+    match op.code.shape() {
+        Shape::Load | Shape::Store => true,
+        Shape::FLoad | Shape::FStore => op.fmt() != Fmt::H,
+        _ => false,
+    }
 }
 
-fn bytes(code: Code) -> i64 {
-    match code {
+fn is_store(op: &Op) -> bool {
+    matches!(op.code.shape(), Shape::Store | Shape::FStore)
+}
+
+fn is_float_access(op: &Op) -> bool {
+    matches!(op.code, Code::FLoad | Code::FStore)
+}
+
+/// Whether `op` clobbers nothing but rax and scratch registers of floating point.
+fn is_simple(op: &Op) -> bool {
+    if fp::is_float(op.code) { fp::is_simple(op) } else { alu::is_simple(op.code) }
+}
+
+fn bytes(op: &Op) -> i64 {
+    match op.code {
         Code::Lb | Code::Lbu | Code::Sb => 1,
         Code::Lh | Code::Lhu | Code::Sh => 2,
         Code::Lw | Code::Lwu | Code::Sw => 4,
+        Code::FLoad | Code::FStore => op.fmt().bytes() as i64,
         _ => 8,
     }
 }
@@ -65,10 +86,10 @@ impl Run {
         // Registers that the run has changed: the probes at its start cannot use them.
         let mut changed = 0_u64;
         for (index, op) in ops.iter().enumerate().take(MAX_RUN) {
-            let change = if op.code.shape() == Shape::Store { 0 } else { 1 << op.rd.index() };
+            let change = if writes_x(op) { 1 << op.rd.index() } else { 0 };
+            let clobbers = writes_x(op) && run.bases.iter().flatten().any(|base| base.reg == op.rd);
             if !is_access(op) {
-                let clobbers = run.bases.iter().flatten().any(|base| base.reg == op.rd);
-                if !is_simple(op.code) || clobbers {
+                if !is_simple(op) || clobbers {
                     break;
                 }
                 changed |= change;
@@ -79,8 +100,7 @@ impl Run {
             }
             changed |= change;
             run.length = index + 1;
-            let loads = op.code.shape() == Shape::Load;
-            if loads && run.bases.iter().flatten().any(|base| base.reg == op.rd) {
+            if writes_x(op) && run.bases.iter().flatten().any(|base| base.reg == op.rd) {
                 break;
             }
         }
@@ -89,8 +109,8 @@ impl Run {
 
     /// Adds an access, if it fits.
     fn add(&mut self, op: &Op) -> bool {
-        let (low, high) = (op.imm, op.imm + bytes(op.code));
-        let stores = op.code.shape() == Shape::Store;
+        let (low, high) = (op.imm, op.imm + bytes(op));
+        let stores = is_store(op);
         let [first, second] = &mut self.bases;
         for base in [&mut *first, &mut *second].into_iter().flatten() {
             if base.reg == op.a {
@@ -138,6 +158,7 @@ impl Translator {
         let run = Run::worthwhile(&ops[index..]);
         let ops: Box<[Op]> = ops[index..index + run.length].into();
         let (slow, done) = (self.asm.label(), self.asm.label());
+        let boxed = self.boxed;
         for base in run.bases.iter().flatten() {
             self.probe(base, slow);
         }
@@ -145,17 +166,18 @@ impl Translator {
             if is_access(op) {
                 self.fast_access(op, run.addend(op.a));
             } else {
-                self.integer(op);
+                self.simple(op);
             }
         }
         self.asm.bind(done);
         self.cold(move |t| {
             t.asm.bind(slow);
+            t.boxed = boxed;
             for op in &ops {
                 if is_access(op) {
                     t.slow_access(op);
                 } else {
-                    t.integer(op);
+                    t.simple(op);
                 }
             }
             t.asm.jmp(done);
@@ -195,6 +217,15 @@ impl Translator {
             t.call_helper(&op);
             t.asm.jmp(done);
         });
+    }
+
+    /// An operation that may be between the accesses of a run.
+    fn simple(&mut self, op: &Op) {
+        if fp::is_float(op.code) {
+            self.float(op);
+        } else {
+            self.integer(op);
+        }
     }
 
     /// `rax = base + offset`
@@ -247,11 +278,14 @@ impl Translator {
 
     /// An access by way of the shared code.
     fn slow_access(&mut self, op: &Op) {
-        let log2 = bytes(op.code).trailing_zeros() as usize;
-        let store = op.code.shape() == Shape::Store;
+        let log2 = bytes(op).trailing_zeros() as usize;
+        let store = is_store(op);
         self.address(op.a, op.imm);
-        if store {
-            self.copy(RDX, op.b);
+        match (op.code, f_pinned(op.b.0)) {
+            (Code::FStore, Some(host)) => self.asm.f_to_bits(true, RDX, host),
+            (Code::FStore, None) => self.asm.rm(Width::Q, &[op::MOV], RDX, Loc::Slot(f_slot(op.b.0))),
+            _ if store => self.copy(RDX, op.b),
+            _ => {}
         }
         let site = self.site(op.at);
         self.asm.mov_imm(RCX, site.into());
@@ -261,7 +295,10 @@ impl Translator {
 
     /// The access itself, at `[base + index + disp]`.
     fn access(&mut self, o: &Op, base: u8, index: Option<u8>, disp: i32, scratch: u8) {
-        if o.code.shape() == Shape::Store {
+        if is_float_access(o) {
+            return self.f_access(o, Rm::At(base, index, disp));
+        }
+        if is_store(o) {
             let value = self.get(o.b, scratch);
             let (prefix, width, byte, opcode) = match o.code {
                 Code::Sb => (0, Width::D, true, 0x88),

@@ -10,9 +10,12 @@ mod atomic;
 mod branch;
 mod csr;
 mod entry;
+mod fp;
+mod fp_convert;
 mod listing;
 mod mem;
 mod regs;
+mod vex;
 
 use dynasmrt::DynasmApi;
 use frontend::Block;
@@ -76,6 +79,8 @@ pub(crate) struct Translator {
     links: Vec<Link>,
     /// Page offsets of the block's instructions.
     insns: Vec<u16>,
+    /// A bit for each floating-point register that is known to hold a boxed single here.
+    boxed: u32,
     /// Where the block's body starts, for jumps to its own start.
     body: Label,
     start: u16,
@@ -105,6 +110,7 @@ impl Translator {
             instructions: 0,
             links: Vec::new(),
             insns: Vec::new(),
+            boxed: 0,
             body,
             start: 0,
             end: 0,
@@ -120,6 +126,7 @@ impl Translator {
         self.insns.extend_from_slice(&block.insns);
         (self.start, self.end) = (block.start, block.end);
         self.page = page;
+        self.boxed = 0;
 
         // The entry takes the block's address in rax. One jump fits over its first instruction when the block is killed.
         self.asm.rm_imm(Width::Q, 4, Loc::Reg(RAX), !0xfff);
@@ -173,15 +180,21 @@ impl Translator {
     /// Assembles the operation at `index`, or several from there on; returns how many.
     fn op(&mut self, ops: &[Op], index: usize) -> usize {
         let op = &ops[index];
+        if mem::is_access(op) {
+            return self.accesses(ops, index);
+        }
         match op.code.shape() {
-            Shape::Load | Shape::Store => return self.accesses(ops, index),
+            _ if fp::is_float(op.code) => self.float(op),
             Shape::Ri | Shape::Rr | Shape::Rrr | Shape::Rri => self.integer(op),
             Shape::Amo => self.atomic(op),
             Shape::Branch => self.branch(op),
             Shape::Jump => self.jump(op),
             Shape::JumpReg => self.jump_reg(op),
             Shape::Call if op.code == Code::Call => self.call(op),
-            _ => self.step(op),
+            _ => {
+                self.step(op);
+                self.note_result(op);
+            }
         }
         1
     }

@@ -1,0 +1,428 @@
+//! Floating point: registers, arithmetic, comparison. Conversions are in [`super::fp_convert`].
+//!
+//! MXCSR raises what RISC-V raises, at the same time: both detect tininess after rounding. What differs is left to the
+//! interpreter, out of line and before the host has raised anything that the guest must not see: NaNs as results of fused
+//! operations and of minimum and maximum, and rounding modes other than `frm`.
+//!
+//! A register that an operation reads as a single must hold a boxed one. That is known of results, and tested once in a
+//! block of everything else; if the test fails, the interpreter goes on with the block, so that what was tested stays
+//! known.
+//!
+//! Operations that [`is_simple`] lists use rax, xmm0, xmm1 and xmm2 as their only scratch registers.
+
+use dynasm::dynasm;
+use dynasmrt::DynasmApi;
+use frontend::ir::{Code, Fmt, Op, Reg, Shape};
+
+use super::Translator;
+use super::asm::{Cc, Label, Width};
+use super::entry::Constant;
+use super::regs::{Loc, RAX, RCX, RDX, f_pinned, f_slot, field, loc};
+use super::vex::{Rm, vop};
+
+/// Rounding mode of the operation: that of `frm`.
+pub(super) const DYNAMIC: u8 = 7;
+/// To nearest, ties away from zero, which the host does not have.
+const NEAREST_AWAY: u8 = 4;
+
+pub(super) const XMM0: u8 = 0;
+pub(super) const XMM1: u8 = 1;
+const XMM2: u8 = 2;
+
+/// Whether the operation belongs to the floating-point part of the IR, and is no access.
+pub(super) fn is_float(code: Code) -> bool {
+    use Shape::{FcmpX, Fi, Fr, Frr, Frrr, FtoX, XtoF};
+    code == Code::FpOn || matches!(code.shape(), Fi | Fr | Frr | Frrr | FcmpX | FtoX | XtoF)
+}
+
+/// Whether an operation has a result in the integer file.
+pub(super) fn writes_x(op: &Op) -> bool {
+    use Shape::{FLoad, FStore, Fi, Fr, Frr, Frrr, Store, XtoF};
+    !matches!(op.code.shape(), Store | FLoad | FStore | Fi | Fr | Frr | Frrr | XtoF) && op.code != Code::FpOn
+}
+
+fn writes_f(op: &Op) -> bool {
+    use Shape::{FLoad, Fi, Fr, Frr, Frrr, XtoF};
+    matches!(op.code.shape(), FLoad | Fi | Fr | Frr | Frrr | XtoF)
+}
+
+/// Whether the operation is carried out here, and so clobbers nothing but rax and xmm0 to xmm2.
+pub(super) fn is_simple(op: &Op) -> bool {
+    use Code::*;
+    if op.code == FpOn {
+        return true;
+    }
+    if op.fmt() == Fmt::H || op.code == FCvtFmt && Fmt::from_bits(op.c.0) == Fmt::H {
+        return false;
+    }
+    match op.code {
+        FConst | FSgnj | FSgnjn | FSgnjx | FMin | FMax | FEq | FLt | FLe | FLtq | FLeq | FToBits
+        | FFromBits => true,
+        FAdd | FSub | FMul | FDiv | FSqrt | FMadd | FMsub | FNmsub | FNmadd | FRound | FRoundNx | FCvtFmt
+        | FToInt | FFromInt => op.rm() != NEAREST_AWAY,
+        _ => false,
+    }
+}
+
+/// The canonical NaN, boxed.
+fn nan(fmt: Fmt) -> Constant {
+    if fmt == Fmt::D { Constant::NanD } else { Constant::NanS }
+}
+
+fn bit(reg: Reg) -> u32 {
+    1 << (reg.0 & 31)
+}
+
+impl Translator {
+    /// An operation of which [`is_float`] is true.
+    pub(super) fn float(&mut self, op: &Op) {
+        use Code::*;
+        if !is_simple(op) {
+            self.step(op);
+            return self.note_result(op);
+        }
+        match op.code {
+            FpOn => return self.fp_on(op),
+            FConst => self.f_const(op.rd, op.imm as u64),
+            FAdd => self.arithmetic(vop::ADD, op),
+            FSub => self.arithmetic(vop::SUB, op),
+            FMul => self.arithmetic(vop::MUL, op),
+            FDiv => self.arithmetic(vop::DIV, op),
+            FSqrt => self.square_root(op),
+            FMadd => self.fused(vop::FMADD, op),
+            FMsub => self.fused(vop::FMSUB, op),
+            FNmsub => self.fused(vop::FNMADD, op),
+            FNmadd => self.fused(vop::FNMSUB, op),
+            FSgnj | FSgnjn | FSgnjx => self.sign(op),
+            FMin => self.select_float(vop::MIN, vop::OR, op),
+            FMax => self.select_float(vop::MAX, vop::AND, op),
+            FRound => self.round(8, op),
+            FRoundNx => self.round(0, op),
+            FCvtFmt => self.convert_format(op),
+            FEq => self.equal(op),
+            FLt => self.less(vop::COMI, Cc::Above, op),
+            FLe => self.less(vop::COMI, Cc::AboveEqual, op),
+            FLtq => self.less(vop::UCOMI, Cc::Above, op),
+            FLeq => self.less(vop::UCOMI, Cc::AboveEqual, op),
+            FToInt => self.float_to_int(op),
+            FFromInt => self.int_to_float(op),
+            FToBits => self.float_to_bits(op),
+            _ => self.bits_to_float(op),
+        }
+        self.note_result(op);
+    }
+
+    /// Notes whether the result of an operation is a boxed single.
+    pub(super) fn note_result(&mut self, op: &Op) {
+        if writes_f(op) {
+            // A boxed half is a boxed single, too.
+            if op.fmt() == Fmt::D {
+                self.boxed &= !bit(op.rd);
+            } else {
+                self.boxed |= bit(op.rd);
+            }
+        }
+    }
+
+    fn fp_on(&mut self, op: &Op) {
+        let dirty = op.aux != 0;
+        let (off, on) = (self.asm.label(), self.asm.label());
+        let mask = if dirty { 2 } else { 1 };
+        dynasm!(self.asm ; .arch x64 ; test BYTE [r15 + field!(native.fp_live)], mask);
+        self.asm.jcc(Cc::Equal, off);
+        self.asm.bind(on);
+        let (site, bits) = (self.site(op.at), op.imm as u32);
+        self.cold(move |t| {
+            t.asm.bind(off);
+            // This may be in a run, which has the addends of its bases there.
+            t.asm.f_from_bits(true, XMM0, Rm::Reg(RCX));
+            t.asm.f_from_bits(true, XMM1, Rm::Reg(RDX));
+            t.asm.mov_imm(RCX, site.into());
+            t.asm.mov_imm(RDX, bits.into());
+            t.asm.call_to(t.thunks.fp_on[usize::from(dirty)]);
+            t.asm.f_to_bits(true, RCX, XMM0);
+            t.asm.f_to_bits(true, RDX, XMM1);
+            t.asm.jmp(on);
+        });
+    }
+
+    /// Code out of line that has the interpreter carry out `op` and goes on at `done`. It keeps rcx and rdx.
+    pub(super) fn cold_step(&mut self, op: &Op, done: Label) -> Label {
+        let cold = self.asm.label();
+        let op = *op;
+        self.cold(move |t| {
+            t.asm.bind(cold);
+            dynasm!(t.asm ; .arch x64
+                ; mov [r15 + field!(native.spill)], rcx
+                ; mov [r15 + field!(native.spill) + 8], rdx
+            );
+            t.step(&op);
+            dynasm!(t.asm ; .arch x64
+                ; mov rcx, [r15 + field!(native.spill)]
+                ; mov rdx, [r15 + field!(native.spill) + 8]
+            );
+            t.asm.jmp(done);
+        });
+        cold
+    }
+
+    /// Makes sure that registers read as singles are boxed.
+    pub(super) fn check_boxed(&mut self, fmt: Fmt, op: &Op, regs: &[Reg]) {
+        for &reg in regs {
+            if fmt != Fmt::S || self.boxed & bit(reg) != 0 {
+                continue;
+            }
+            let upper = match f_pinned(reg.0) {
+                Some(host) => {
+                    self.asm.f_upper_bits(RAX, host);
+                    Loc::Reg(RAX)
+                }
+                None => Loc::Slot(f_slot(reg.0) + 4),
+            };
+            self.asm.rm_imm(Width::D, 7, upper, -1);
+            let unboxed = self.asm.label();
+            self.asm.jcc(Cc::NotEqual, unboxed);
+            self.boxed |= bit(reg);
+            let site = self.site(op.at);
+            self.cold(move |t| {
+                t.asm.bind(unboxed);
+                t.asm.mov_imm(RCX, site.into());
+                t.asm.call_to(t.thunks.interpret);
+            });
+        }
+    }
+
+    /// Makes sure that `frm` is the rounding mode of `op`; else has the interpreter carry out `op` and goes on at `done`.
+    pub(super) fn check_rounding(&mut self, op: &Op, done: Label) {
+        if op.rm() != DYNAMIC {
+            let cold = self.cold_step(op, done);
+            let rm = op.rm() as i8;
+            dynasm!(self.asm ; .arch x64 ; cmp BYTE [r15 + field!(frm)], rm);
+            self.asm.jcc(Cc::NotEqual, cold);
+        }
+    }
+
+    /// Makes a NaN the canonical one.
+    pub(super) fn canonicalize(&mut self, fmt: Fmt, host: u8) {
+        let (unordered, done) = (self.asm.label(), self.asm.label());
+        self.asm.f_compare(fmt, vop::UCOMI, host, Rm::Reg(host));
+        self.asm.jcc(Cc::Parity, unordered);
+        self.asm.bind(done);
+        self.cold(move |t| {
+            t.asm.bind(unordered);
+            let nan = t.constant(nan(fmt));
+            t.asm.f_load(Fmt::D, host, nan);
+            t.asm.jmp(done);
+        });
+    }
+
+    pub(super) fn constant(&self, constant: Constant) -> Rm {
+        Rm::Arena(self.thunks.constant(constant))
+    }
+
+    /// Where a floating-point register is.
+    pub(super) fn f_place(&self, reg: Reg) -> Rm {
+        f_pinned(reg.0).map_or(Rm::Slot(f_slot(reg.0)), Rm::Reg)
+    }
+
+    /// The host register that holds `reg`: its own, or `scratch`, loaded now.
+    pub(super) fn f_get(&mut self, reg: Reg, scratch: u8) -> u8 {
+        match self.f_place(reg) {
+            Rm::Reg(host) => host,
+            slot => {
+                self.asm.f_load(Fmt::D, scratch, slot);
+                scratch
+            }
+        }
+    }
+
+    /// Where to compute a result.
+    pub(super) fn f_target(&self, rd: Reg) -> u8 {
+        f_pinned(rd.0).unwrap_or(XMM0)
+    }
+
+    /// Writes a result that is in a host register.
+    pub(super) fn f_put(&mut self, rd: Reg, from: u8) {
+        match self.f_place(rd) {
+            Rm::Reg(host) => self.asm.f_move(host, from),
+            slot => self.asm.f_store(Fmt::D, from, slot),
+        }
+    }
+
+    fn f_const(&mut self, rd: Reg, bits: u64) {
+        let d = self.f_target(rd);
+        self.asm.mov_imm(RAX, bits);
+        self.asm.f_from_bits(true, d, Rm::Reg(RAX));
+        self.f_put(rd, d);
+    }
+
+    fn arithmetic(&mut self, opcode: u8, op: &Op) {
+        let fmt = op.fmt();
+        let done = self.asm.label();
+        self.check_boxed(fmt, op, &[op.a, op.b]);
+        self.check_rounding(op, done);
+        let commutes = matches!(opcode, vop::ADD | vop::MUL);
+        let swap = commutes && f_pinned(op.a.0).is_none() && f_pinned(op.b.0).is_some();
+        let (a, b) = if swap { (op.b, op.a) } else { (op.a, op.b) };
+        let a = self.f_get(a, XMM0);
+        let b = self.f_place(b);
+        let d = self.f_target(op.rd);
+        self.asm.scalar(fmt, opcode, d, a, b);
+        self.canonicalize(fmt, d);
+        self.f_put(op.rd, d);
+        self.asm.bind(done);
+    }
+
+    fn square_root(&mut self, op: &Op) {
+        let fmt = op.fmt();
+        let done = self.asm.label();
+        self.check_boxed(fmt, op, &[op.a]);
+        self.check_rounding(op, done);
+        let a = self.f_get(op.a, XMM0);
+        let d = self.f_target(op.rd);
+        self.asm.scalar(fmt, vop::SQRT, d, a, Rm::Reg(a));
+        self.canonicalize(fmt, d);
+        self.f_put(op.rd, d);
+        self.asm.bind(done);
+    }
+
+    /// The host does not raise NV for `inf * 0 + NaN`. What it raises for other NaNs, the interpreter raises, too.
+    fn fused(&mut self, opcode: u8, op: &Op) {
+        let fmt = op.fmt();
+        let done = self.asm.label();
+        self.check_boxed(fmt, op, &[op.a, op.b, op.c]);
+        self.check_rounding(op, done);
+        let d = match f_pinned(op.rd.0) {
+            Some(host) if ![op.a, op.b, op.c].contains(&op.rd) => host,
+            _ => XMM0,
+        };
+        let a = self.f_get(op.a, d);
+        self.asm.f_move(d, a);
+        let b = self.f_get(op.b, XMM1);
+        let c = self.f_place(op.c);
+        self.asm.fma(fmt, opcode, d, b, c);
+        let unordered = self.cold_step(op, done);
+        self.asm.f_compare(fmt, vop::UCOMI, d, Rm::Reg(d));
+        self.asm.jcc(Cc::Parity, unordered);
+        self.f_put(op.rd, d);
+        self.asm.bind(done);
+    }
+
+    fn sign(&mut self, op: &Op) {
+        let fmt = op.fmt();
+        self.check_boxed(fmt, op, &[op.a, op.b]);
+        let sign = self.constant(if fmt == Fmt::D { Constant::SignD } else { Constant::SignS });
+        let a = self.f_get(op.a, XMM0);
+        let d = self.f_target(op.rd);
+        match op.code {
+            Code::FSgnj if op.a == op.b => return self.f_put(op.rd, a),
+            Code::FSgnjn if op.a == op.b => self.asm.logic(vop::XOR, d, a, sign),
+            _ => {
+                self.asm.f_load(Fmt::D, XMM2, sign);
+                if op.a == op.b {
+                    self.asm.logic(vop::ANDN, d, XMM2, Rm::Reg(a));
+                } else {
+                    let b = self.f_get(op.b, XMM1);
+                    self.mix_signs(op.code, d, a, b);
+                }
+            }
+        }
+        self.f_put(op.rd, d);
+    }
+
+    /// The sign bit is in xmm2.
+    fn mix_signs(&mut self, code: Code, d: u8, a: u8, b: u8) {
+        if code == Code::FSgnjx {
+            self.asm.logic(vop::AND, XMM1, b, Rm::Reg(XMM2));
+            return self.asm.logic(vop::XOR, d, a, Rm::Reg(XMM1));
+        }
+        if code == Code::FSgnj {
+            self.asm.logic(vop::AND, XMM1, b, Rm::Reg(XMM2));
+        } else {
+            self.asm.logic(vop::ANDN, XMM1, b, Rm::Reg(XMM2));
+        }
+        self.asm.logic(vop::ANDN, d, XMM2, Rm::Reg(a));
+        self.asm.logic(vop::OR, d, d, Rm::Reg(XMM1));
+    }
+
+    /// Minimum or maximum. `zero` gives the right one of two zeros.
+    fn select_float(&mut self, opcode: u8, zero: u8, op: &Op) {
+        let fmt = op.fmt();
+        let (equal, put, done) = (self.asm.label(), self.asm.label(), self.asm.label());
+        self.check_boxed(fmt, op, &[op.a, op.b]);
+        let a = self.f_get(op.a, XMM0);
+        let b = self.f_get(op.b, XMM1);
+        let d = self.f_target(op.rd);
+        self.asm.f_compare(fmt, vop::UCOMI, a, Rm::Reg(b));
+        self.asm.jcc(Cc::Equal, equal);
+        self.asm.scalar(fmt, opcode, d, a, Rm::Reg(b));
+        self.asm.bind(put);
+        self.f_put(op.rd, d);
+        self.asm.bind(done);
+        let unordered = self.cold_step(op, done);
+        self.cold(move |t| {
+            t.asm.bind(equal);
+            t.asm.jcc(Cc::Parity, unordered);
+            t.asm.logic(zero, d, a, Rm::Reg(b));
+            t.asm.jmp(put);
+        });
+    }
+
+    fn equal(&mut self, op: &Op) {
+        let fmt = op.fmt();
+        self.check_boxed(fmt, op, &[op.a, op.b]);
+        let a = self.f_get(op.a, XMM0);
+        let b = self.f_place(op.b);
+        self.asm.f_equal(fmt, XMM0, a, b);
+        let d = self.target(op.rd, &[]);
+        self.asm.f_to_bits(false, d, XMM0);
+        self.asm.rm_imm(Width::D, 4, Loc::Reg(d), 1);
+        self.put(op.rd, d);
+    }
+
+    /// `a < b` as `b > a`: that is false for unordered operands.
+    fn less(&mut self, opcode: u8, cc: Cc, op: &Op) {
+        let fmt = op.fmt();
+        self.check_boxed(fmt, op, &[op.a, op.b]);
+        let b = self.f_get(op.b, XMM0);
+        let a = self.f_place(op.a);
+        self.asm.f_compare(fmt, opcode, b, a);
+        self.set(cc, op.rd);
+    }
+
+    fn float_to_bits(&mut self, op: &Op) {
+        let wide = op.fmt() == Fmt::D;
+        let d = self.target(op.rd, &[]);
+        match (self.f_place(op.a), wide) {
+            (Rm::Slot(disp), true) => self.asm.rm(Width::Q, &[super::asm::op::MOV], d, Loc::Slot(disp)),
+            (Rm::Slot(disp), false) => self.asm.rm(Width::Q, &[super::asm::op::MOVSXD], d, Loc::Slot(disp)),
+            _ => {
+                let a = self.f_get(op.a, XMM0);
+                self.asm.f_to_bits(wide, d, a);
+                if !wide {
+                    self.sign_extend_w(d);
+                }
+            }
+        }
+        self.put(op.rd, d);
+    }
+
+    fn bits_to_float(&mut self, op: &Op) {
+        let d = self.f_target(op.rd);
+        if op.a == Reg::ZERO {
+            self.asm.logic(vop::XOR, d, d, Rm::Reg(d));
+        } else {
+            self.asm.f_from_bits(op.fmt() == Fmt::D, d, loc(op.a).into());
+        }
+        if op.fmt() == Fmt::S {
+            self.box_single(d);
+        }
+        self.f_put(op.rd, d);
+    }
+
+    /// Sets the upper half.
+    pub(super) fn box_single(&mut self, host: u8) {
+        let upper = self.constant(Constant::Box);
+        self.asm.logic(vop::OR, host, host, upper);
+    }
+}
