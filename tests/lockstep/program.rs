@@ -76,8 +76,7 @@ pub(crate) struct Program {
     start: u64,
     /// Traps are handled by the guest.
     pub(crate) handler: bool,
-    /// Which physical page a page of code or data is.
-    pub(crate) code_pages: Vec<u64>,
+    /// Which physical page a page of data is, and what may be done to it; 0 for nothing.
     pub(crate) data_pages: Vec<u64>,
     pub(crate) data_bits: Vec<u64>,
     pub(crate) x: [u64; 32],
@@ -428,7 +427,7 @@ impl Generator<'_> {
             0 => vec![plain(csr::FFLAGS, source)],
             1 => vec![plain(csr::FCSR, source)],
             2 => vec![asm::i(Opcode::Csrrwi, rd, self.random.below(5) as u8, csr::FRM.into())],
-            3 => vec![asm::i(Opcode::Csrrwi, rd, self.random.below(8) as u8, csr::FRM.into())],
+            3 => vec![asm::i(Opcode::Csrrwi, rd, self.random.pick(&[0, 1, 2, 3, 4, 6]), csr::FRM.into())],
             4 | 5 => vec![asm::csrr(rd, csr::INSTRET)],
             6 => {
                 let number = if self.mode == Privilege::Machine { csr::MINSTRET } else { csr::INSTRET };
@@ -446,7 +445,7 @@ impl Generator<'_> {
             }
             // FS: on again most of the time.
             11 => {
-                let toggle = if self.random.percent(80) { Opcode::Csrrs } else { Opcode::Csrrc };
+                let toggle = if self.random.percent(90) { Opcode::Csrrs } else { Opcode::Csrrc };
                 vec![
                     asm::lui(temp, self.random.pick(&[0x2000, 0x4000, 0x6000])),
                     asm::i(toggle, rd, temp, csr::SSTATUS.into()),
@@ -785,7 +784,7 @@ impl Program {
         for index in (1..data_pages.len()).rev() {
             data_pages.swap(index, random.below(index + 1));
         }
-        let fs = random.pick(&[3, 3, 1, 2, 0]) << 13;
+        let fs = random.pick(&[3, 3, 3, 1, 1, 2, 2, 0]) << 13;
         let sum = random.next() & 0xc_0000;
         Self {
             items,
@@ -793,13 +792,12 @@ impl Program {
             gigabyte,
             start,
             handler: random.percent(50),
-            code_pages: (0..layout::CODE_PAGES).collect(),
             data_pages,
             data_bits,
             x,
             f,
             fflags: random.next() as u8 & 31,
-            frm: if random.percent(80) { random.below(5) } else { random.below(8) } as u8,
+            frm: if random.percent(90) { random.below(5) } else { random.below(8) } as u8,
             mstatus: fs | sum,
             counters: random.percent(70),
             data_seed: random.next(),

@@ -8,6 +8,8 @@ mod alu;
 mod asm;
 mod branch;
 mod entry;
+#[cfg(test)]
+mod golden;
 mod mem;
 mod regs;
 
