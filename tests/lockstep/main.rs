@@ -8,6 +8,7 @@
 mod harness;
 
 mod arena;
+mod assembly;
 mod layout;
 mod pair;
 mod program;
