@@ -17,7 +17,7 @@ const TABLE: u64 = RAM + 0x10_0000;
 const RESULT: u64 = RAM + 0x11_0000;
 const LONG: u64 = RAM + 0x20_0000;
 /// Instructions of the long program, of which each third is an access that cannot be translated together with others.
-const STEPS: usize = 440_000;
+const STEPS: usize = 1_000_000;
 const PASSES: u64 = 2;
 /// Rounds of the short program between two looks at its result.
 const ROUNDS: u64 = 1000;

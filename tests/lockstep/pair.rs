@@ -170,7 +170,7 @@ impl Side {
             self.write_u64(page(3) + n as u64 * 8, entry);
         }
         for n in 0..layout::TABLE_PAGES {
-            let slot = page(4) + ((layout::TABLES_VA - layout::ALIAS_VA >> 12) + n) * 8;
+            let slot = page(4) + ((layout::TABLES_VA - layout::ALIAS_VA) / PAGE + n) * 8;
             self.write_u64(slot, pte::leaf(page(n), pte::R | pte::W | ad));
         }
     }
@@ -207,7 +207,7 @@ impl Side {
         for (number, value) in [
             (csr::MCOUNTEREN, counters),
             (csr::SCOUNTEREN, counters),
-            (csr::MENVCFG, u64::MAX & !(1 << 62)),
+            (csr::MENVCFG, !(1 << 62)),
             (csr::SENVCFG, u64::MAX),
         ] {
             self.set(number, value);

@@ -104,8 +104,8 @@ struct Generator<'a> {
     hot: Vec<u8>,
     decoder: Decoder,
     items: Vec<Item>,
-    /// Whether the other version of the code is used, and whether code is patched: both at once would let a hart see code
-    /// that no `fence.i` ordered.
+    /// Whether pages of code are exchanged. No code is patched then: a patch could hit a version that is not in use, and
+    /// come into use without a `fence.i`.
     swaps: bool,
 }
 
@@ -155,7 +155,7 @@ fn bytes(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-/// log2 of what an access names by its last letter.
+/// Bytes of an access, by the last letter of its name.
 fn access_size(op: Opcode) -> i64 {
     match op.mnemonic().trim_start_matches('f').trim_start_matches(['l', 's']).trim_end_matches('u') {
         "b" => 1,
@@ -187,7 +187,7 @@ impl Generator<'_> {
         register == 0 || self.any.contains(&register)
     }
 
-    /// `op` with random operands where `with` has none; `None` if that cannot be encoded or would write what it must not.
+    /// `op` with random registers; `None` if that cannot be encoded or would write what it must not.
     fn encode(&mut self, op: Opcode, imm: i64, rs1: Option<u8>) -> Option<u32> {
         let rounds = has(op, Operand::Rm) || has(op, Operand::RmExact);
         let float = has(op, Operand::Fd);
@@ -774,12 +774,9 @@ impl Program {
         let user = if mode == Privilege::User { pte::U } else { 0 };
         let mut data_pages: Vec<u64> = (0..layout::DATA_PAGES).collect();
         let mut data_bits = vec![pte::R | pte::W | pte::A | pte::D | user; data_pages.len()];
-        for page in 3..data_pages.len() {
+        for bits in &mut data_bits[3..] {
             let entry = data_entry(random);
-            data_bits[page] = entry & 0xff & !pte::V | user;
-            if entry & pte::V == 0 {
-                data_bits[page] = 0;
-            }
+            *bits = if entry & pte::V == 0 { 0 } else { entry & 0xff & !pte::V | user };
         }
         for index in (1..data_pages.len()).rev() {
             data_pages.swap(index, random.below(index + 1));
@@ -899,17 +896,13 @@ impl Program {
         let mut at = 0;
         while at < code.len() {
             let offset = self.start + at as u64;
-            if let Some(&index) = offsets.get(&offset) {
-                if let Item::Hole(data) = &self.items[index] {
-                    let _ = writeln!(
-                        text,
-                        "{:#x}: (jump over {} bytes of data)",
-                        self.code_va() + offset,
-                        data.len()
-                    );
-                    at += 4 + data.len();
-                    continue;
-                }
+            if let Some(&index) = offsets.get(&offset)
+                && let Item::Hole(data) = &self.items[index]
+            {
+                let (address, length) = (self.code_va() + offset, data.len());
+                let _ = writeln!(text, "{address:#x}: (jump over {length} bytes of data)");
+                at += 4 + length;
+                continue;
             }
             let word = |code: &[u8]| {
                 let mut word = [0; 4];

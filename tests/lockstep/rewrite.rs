@@ -19,7 +19,7 @@ use crate::harness::{self, RAM};
 const MAIL: u64 = RAM + 0x10_0000;
 /// Pages with a function each. An engine may give up a page that is rewritten again and again, so there are many.
 const FUNCTIONS: u64 = RAM + 0x20_0000;
-const PAGES: u64 = 1024;
+const PAGES: u64 = 256;
 /// Rounds for each page.
 const TURNS: u64 = 150;
 /// Where in its page a function's result is made; its entry is in another block.
