@@ -468,9 +468,9 @@ impl Generator<'_> {
     /// A change of the page tables by the guest itself.
     fn remap(&mut self) -> Vec<u8> {
         let [at, value, va] = self.three_temporaries();
-        let code = self.swaps && self.random.percent(40);
+        let code = self.swaps && self.random.percent(70);
         let (page_va, table, entry) = if code {
-            let page = self.random.below(layout::CODE_PAGES as usize) as u64;
+            let page = self.random.below(3) as u64;
             let version = self.random.pick(&[layout::CODE, layout::OTHER_CODE]);
             let writable = if self.random.percent(50) { pte::W } else { 0 };
             let bits = pte::R | pte::X | pte::A | pte::D | writable;
@@ -481,15 +481,19 @@ impl Generator<'_> {
         };
         let slot = self.gigabyte + layout::TABLES_VA + table * PAGE + (page_va >> 12 & 511) * 8;
         let mut words = li(at, slot);
-        words.extend(li(value, entry));
+        if code && self.random.percent(60) {
+            // The version that is not in use: in a loop, each time another one.
+            let difference = (layout::OTHER_CODE - layout::CODE) >> 12 << 10;
+            words.extend(li(va, difference));
+            words.extend([asm::i(Opcode::Ld, value, at, 0), asm::r(Opcode::Xor, value, value, va)]);
+        } else {
+            words.extend(li(value, entry));
+        }
         words.push(asm::s(Opcode::Sd, value, at, 0));
         if self.random.percent(50) {
             words.push(asm::r(Opcode::SfenceVma, 0, 0, 0));
         } else {
-            let mut address = li(va, self.gigabyte + page_va + self.random.below(4096) as u64);
-            // Before the store, so that nothing comes between it and the fence.
-            address.extend(words);
-            words = address;
+            words.extend(li(va, self.gigabyte + page_va + self.random.below(4096) as u64));
             words.push(asm::r(Opcode::SfenceVma, 0, va, 0));
         }
         bytes(&words)
@@ -576,6 +580,7 @@ impl Generator<'_> {
                     Item::Patch { slot: usize::MAX, offset: 0, bytes: 4, value: 0, at, with, distance: 0 }
                 }
                 // A call; its target is one of the functions, which come later.
+                31..35 => Item::Slot(self.slot_insn(), self.slot_insn()),
                 35..41 => Item::Jump { rd: self.link, by: None, to: usize::MAX },
                 41..44 => Item::Jump { rd: self.link, by: Some(self.link), to: usize::MAX },
                 _ => self.simple(),
