@@ -608,7 +608,9 @@ fn data_entry(random: &mut Random) -> u64 {
 
 impl Generator<'_> {
     /// Fills in what refers to items that came later.
-    fn resolve(&mut self, functions: &[usize]) {
+    ///
+    /// Of the slots, `favourite` is patched more often.
+    fn resolve(&mut self, functions: &[usize], favourite: Option<usize>) {
         let all = |fits: fn(&Item) -> bool| -> Vec<usize> {
             (0..self.items.len()).filter(|&index| fits(&self.items[index])).collect()
         };
@@ -625,7 +627,10 @@ impl Generator<'_> {
                 Item::HoleBase { rd, .. } => Item::HoleBase { rd, hole: self.random.pick(&holes) },
                 Item::Patch { .. } if slots.is_empty() => nothing,
                 Item::Patch { at, with, .. } => {
-                    let slot = self.random.pick(&slots);
+                    let slot = match favourite {
+                        Some(slot) if self.random.percent(60) => slot,
+                        _ => self.random.pick(&slots),
+                    };
                     let aliased = self.mode == Privilege::Supervisor && self.random.percent(50);
                     let distance = if aliased { layout::ALIAS_VA - layout::CODE_VA } else { 0 } as i64;
                     let Item::Slot(now, other) = self.items[slot] else { unreachable!("it is a slot") };
@@ -633,6 +638,7 @@ impl Generator<'_> {
                         0 => (0, 4, now),
                         1 => (0, 4, other),
                         2 => (2, 2, self.random.next() as u32 & 0xffff),
+                        3 => (0, 2, self.slot_insn() & 0xffff),
                         _ => (0, 4, self.slot_insn()),
                     };
                     Item::Patch { slot, offset, bytes, value, at, with, distance }
@@ -757,12 +763,27 @@ impl Program {
             };
             generator.items.push(Item::Plain(ret));
         }
-        generator.resolve(&functions);
+        let slots: Vec<usize> = (0..generator.items.len())
+            .filter(|&index| matches!(generator.items[index], Item::Slot(..)))
+            .collect();
+        // One that is in two pages.
+        let crossing = if slots.is_empty() || generator.random.percent(60) {
+            None
+        } else {
+            Some(generator.random.pick(&slots))
+        };
+        generator.resolve(&functions, crossing);
         let Generator { random, items, .. } = generator;
 
         let size: usize = items.iter().map(Item::size).sum();
         let room = (layout::CODE_PAGES * PAGE) as usize - size;
-        let start = random.below(room.min(2 * PAGE as usize)) as u64 & !1;
+        let start = match crossing {
+            Some(slot) => {
+                let before: usize = items[..slot].iter().map(Item::size).sum();
+                (0xffe_usize.wrapping_sub(before) % PAGE as usize) as u64
+            }
+            None => random.below(room.min(2 * PAGE as usize)) as u64 & !1,
+        };
         let mut x = [0; 32];
         x.iter_mut().skip(1).for_each(|x| *x = random.number());
         let mut f = [0; 32];
