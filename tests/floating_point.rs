@@ -7,7 +7,7 @@ use frontend::Opcode;
 use frontend::encode::{Operands, encode};
 use frontend::insn::{ROWS, Row};
 use frontend::operand::Operand;
-use jit::context::MSTATUS_FS;
+use jit::context::mstatus;
 use jit::{Engine, EngineKind, Exit, Hart as _};
 use machine::Machine;
 use machine::hart::Hart;
@@ -165,7 +165,7 @@ impl Bench {
         now.x[..32].copy_from_slice(&before.x);
         now.f = before.f;
         (now.fflags, now.frm) = (before.fflags, before.frm);
-        now.mstatus = now.mstatus & !MSTATUS_FS | before.fs;
+        now.mstatus = now.mstatus & !mstatus::FS | before.fs;
         now.pc = at;
         let retired = now.instret;
         let exit = loop {
@@ -180,7 +180,7 @@ impl Bench {
         let now = self.hart.state();
         let mut x = [0; 32];
         x.copy_from_slice(&now.x[..32]);
-        let (f, fflags, frm, fs) = (now.f, now.fflags, now.frm, now.mstatus & MSTATUS_FS);
+        let (f, fflags, frm, fs) = (now.f, now.fflags, now.frm, now.mstatus & mstatus::FS);
         let end = End { exit, pc: now.pc, retired: now.instret.wrapping_sub(retired) };
         (State { x, f, fflags, frm, fs, window: before.window, memory }, end)
     }
@@ -418,7 +418,7 @@ fn programs_are_exact() {
             for _ in 0..8 {
                 let frm = random.pick(&[0, 0, 0, 1, 2, 3, 4]);
                 let mut before = state(&mut random, of, frm);
-                before.fs = random.pick(&[FS_CLEAN, FS_CLEAN, MSTATUS_FS, 0]);
+                before.fs = random.pick(&[FS_CLEAN, FS_CLEAN, mstatus::FS, 0]);
                 if random.below(16) == 0 {
                     before.x[usize::from(random.pick(&BASES))] = NOWHERE;
                 }

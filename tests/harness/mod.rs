@@ -43,7 +43,14 @@ pub(crate) fn machine(cpu: &str, harts: usize, name: &str, program: &[u32]) -> M
     machine_of(cpu, harts, name, program, EngineKind::default())
 }
 
-fn machine_of(cpu: &str, harts: usize, name: &str, program: &[u32], engine: EngineKind) -> Machine {
+/// The same with engines of one kind.
+pub(crate) fn machine_of(
+    cpu: &str,
+    harts: usize,
+    name: &str,
+    program: &[u32],
+    engine: EngineKind,
+) -> Machine {
     let config = Config {
         memory: 16 << 20,
         harts,

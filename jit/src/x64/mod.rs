@@ -12,6 +12,8 @@ mod csr;
 mod entry;
 mod fp;
 mod fp_convert;
+#[cfg(test)]
+mod golden;
 mod listing;
 mod mem;
 mod regs;
