@@ -6,7 +6,7 @@ use frontend::ir::{Code, Op, Reg};
 
 use super::Translator;
 use super::asm::{Cc, Width, op};
-use super::regs::{Loc, RAX, RCX, RDX, field, loc, pinned};
+use super::regs::{Loc, RAX, RCX, RDX, field};
 
 /// `number` of [`super::asm::Asm::rm_imm`].
 mod imm {
@@ -70,7 +70,7 @@ pub(super) fn is_simple(code: Code) -> bool {
 impl Translator {
     /// The host register that holds `reg`: its own, or `scratch`, loaded now.
     pub(super) fn get(&mut self, reg: Reg, scratch: u8) -> u8 {
-        match loc(reg) {
+        match self.pins.loc(reg) {
             Loc::Reg(host) => host,
             slot @ Loc::Slot(_) => {
                 if reg == Reg::ZERO {
@@ -97,7 +97,7 @@ impl Translator {
 
     /// Where to compute the result for `rd`, if that must not be a register of `busy`.
     pub(super) fn target(&self, rd: Reg, busy: &[Reg]) -> u8 {
-        match pinned(rd) {
+        match self.pins.pinned(rd) {
             Some(host) if !busy.contains(&rd) => host,
             _ => RAX,
         }
@@ -105,7 +105,7 @@ impl Translator {
 
     /// Writes a result that is in a host register to `rd`.
     pub(super) fn put(&mut self, rd: Reg, from: u8) {
-        match loc(rd) {
+        match self.pins.loc(rd) {
             Loc::Reg(host) => self.mov(host, from),
             slot @ Loc::Slot(_) => {
                 if rd != Reg::SINK {
@@ -126,18 +126,20 @@ impl Translator {
 
     fn binary(&mut self, width: Width, opcode: u8, commutes: bool, op: &Op) {
         let (mut a, mut b) = (op.a, op.b);
-        if commutes && (op.rd == b || pinned(a).is_none() && pinned(b).is_some() && op.rd != a) {
+        if commutes
+            && (op.rd == b || self.pins.pinned(a).is_none() && self.pins.pinned(b).is_some() && op.rd != a)
+        {
             (a, b) = (b, a);
         }
-        if width == Width::Q && op.rd == a && pinned(a).is_none() && op.rd != Reg::SINK {
-            if let Loc::Reg(from) = loc(b) {
+        if width == Width::Q && op.rd == a && self.pins.pinned(a).is_none() && op.rd != Reg::SINK {
+            if let Loc::Reg(from) = self.pins.loc(b) {
                 // The other direction of the same opcode.
-                return self.asm.rm(Width::Q, &[opcode & !2], from, loc(a));
+                return self.asm.rm(Width::Q, &[opcode & !2], from, self.pins.loc(a));
             }
         }
         let d = self.target(op.rd, if op.rd == a { &[] } else { std::slice::from_ref(&b) });
         self.copy(d, a);
-        self.asm.rm(width, &[opcode], d, loc(b));
+        self.asm.rm(width, &[opcode], d, self.pins.loc(b));
         if width == Width::D {
             self.sign_extend_w(d);
         }
@@ -148,7 +150,7 @@ impl Translator {
     fn binary_not(&mut self, opcode: u8, op: &Op) {
         self.copy(RAX, op.b);
         dynasm!(self.asm ; .arch x64 ; not rax);
-        self.q(opcode, RAX, loc(op.a));
+        self.q(opcode, RAX, self.pins.loc(op.a));
         self.put(op.rd, RAX);
     }
 
@@ -158,10 +160,10 @@ impl Translator {
             return self.step(op);
         };
         if width == Width::Q && op.rd == op.a && op.rd != Reg::SINK {
-            return self.asm.rm_imm(width, number, loc(op.rd), imm);
+            return self.asm.rm_imm(width, number, self.pins.loc(op.rd), imm);
         }
         let d = self.target(op.rd, &[]);
-        match pinned(op.a) {
+        match self.pins.pinned(op.a) {
             Some(a) if number == imm::ADD && (a != d || width == Width::Q) => self.asm.lea(width, d, a, imm),
             _ => {
                 self.copy(d, op.a);
@@ -179,7 +181,7 @@ impl Translator {
     fn shift_imm(&mut self, width: Width, number: u8, op: &Op) {
         let amount = op.imm as u8;
         if width == Width::Q && op.rd == op.a && op.rd != Reg::SINK {
-            return self.asm.shift_imm(width, number, loc(op.rd), amount);
+            return self.asm.shift_imm(width, number, self.pins.loc(op.rd), amount);
         }
         let d = self.target(op.rd, &[]);
         self.copy(d, op.a);
@@ -193,7 +195,7 @@ impl Translator {
     /// Shifts by a register: x86's mask the amount as RISC-V's do.
     fn shift(&mut self, width: Width, number: u8, op: &Op) {
         let a = self.get(op.a, RAX);
-        let (b, d) = match pinned(op.b) {
+        let (b, d) = match self.pins.pinned(op.b) {
             Some(b) => (b, self.target(op.rd, &[])),
             // The amount has to be in a register, and rax may be taken: shift in rcx's stead by way of the target.
             None if a == RAX => {
@@ -229,7 +231,7 @@ impl Translator {
 
     /// All three operands in memory: the value is an operand of the instruction.
     fn shift_in_memory(&mut self, width: Width, number: u8, op: &Op) {
-        let Loc::Slot(a) = loc(op.a) else { return };
+        let Loc::Slot(a) = self.pins.loc(op.a) else { return };
         self.copy(RAX, op.b);
         match (width, number) {
             (Width::Q, shift::SHL) => dynasm!(self.asm ; .arch x64 ; shlx rax, QWORD [r15 + a], rax),
@@ -258,10 +260,10 @@ impl Translator {
     /// `(zext or not)(a) << scale + b`
     fn shift_add(&mut self, scale: u8, unsigned_word: bool, op: &Op) {
         if unsigned_word {
-            self.asm.rm(Width::D, &[op::MOV], RAX, loc(op.a));
+            self.asm.rm(Width::D, &[op::MOV], RAX, self.pins.loc(op.a));
         }
         let a = if unsigned_word { RAX } else { self.get(op.a, RAX) };
-        match pinned(op.b) {
+        match self.pins.pinned(op.b) {
             Some(b) => {
                 let d = self.target(op.rd, &[]);
                 match scale {
@@ -277,7 +279,7 @@ impl Translator {
                 if scale != 0 {
                     self.asm.shift_imm(Width::Q, shift::SHL, Loc::Reg(RAX), scale);
                 }
-                self.q(op::ADD, RAX, loc(op.b));
+                self.q(op::ADD, RAX, self.pins.loc(op.b));
                 self.put(op.rd, RAX);
             }
         }
@@ -285,7 +287,7 @@ impl Translator {
 
     /// Sets the flags for `a - b`.
     pub(super) fn compare(&mut self, a: Reg, b: Reg) {
-        match (loc(a), loc(b)) {
+        match (self.pins.loc(a), self.pins.loc(b)) {
             (Loc::Reg(a), _) if b == Reg::ZERO => self.q(op::TEST, a, Loc::Reg(a)),
             (a @ Loc::Slot(_), _) if b == Reg::ZERO => self.asm.rm_imm(Width::Q, imm::CMP, a, 0),
             (Loc::Reg(a), b) => self.q(op::CMP, a, b),
@@ -307,22 +309,22 @@ impl Translator {
 
     fn set_less_imm(&mut self, cc: Cc, op: &Op) {
         let Ok(imm) = i32::try_from(op.imm) else { return self.step(op) };
-        self.asm.rm_imm(Width::Q, imm::CMP, loc(op.a), imm);
+        self.asm.rm_imm(Width::Q, imm::CMP, self.pins.loc(op.a), imm);
         self.set(cc, op.rd);
     }
 
     /// `a` if the condition holds for `a - b`, else `b`.
     fn select(&mut self, cc: Cc, op: &Op) {
         self.copy(RAX, op.b);
-        self.asm.rm(Width::Q, &[op::CMP & !2], RAX, loc(op.a));
-        self.asm.rm(Width::Q, &[0x0f, 0x40 | cc as u8], RAX, loc(op.a));
+        self.asm.rm(Width::Q, &[op::CMP & !2], RAX, self.pins.loc(op.a));
+        self.asm.rm(Width::Q, &[0x0f, 0x40 | cc as u8], RAX, self.pins.loc(op.a));
         self.put(op.rd, RAX);
     }
 
     fn conditional_zero(&mut self, cc: Cc, op: &Op) {
         self.asm.mov_imm(RAX, 0);
-        self.asm.rm_imm(Width::Q, imm::CMP, loc(op.b), 0);
-        self.asm.rm(Width::Q, &[0x0f, 0x40 | cc as u8], RAX, loc(op.a));
+        self.asm.rm_imm(Width::Q, imm::CMP, self.pins.loc(op.b), 0);
+        self.asm.rm(Width::Q, &[0x0f, 0x40 | cc as u8], RAX, self.pins.loc(op.a));
         self.put(op.rd, RAX);
     }
 
@@ -330,7 +332,7 @@ impl Translator {
         let (a, b) = if op.rd == op.b { (op.b, op.a) } else { (op.a, op.b) };
         let d = self.target(op.rd, if op.rd == a { &[] } else { std::slice::from_ref(&b) });
         self.copy(d, a);
-        self.asm.rm(width, &[0x0f, 0xaf], d, loc(b));
+        self.asm.rm(width, &[0x0f, 0xaf], d, self.pins.loc(b));
         if width == Width::D {
             self.sign_extend_w(d);
         }
@@ -340,25 +342,25 @@ impl Translator {
     /// The high half; `number` is 4 for unsigned, 5 for signed operands.
     fn mul_high(&mut self, number: u8, op: &Op) {
         self.copy(RAX, op.a);
-        self.asm.rm(Width::Q, &[0xf7], number, loc(op.b));
+        self.asm.rm(Width::Q, &[0xf7], number, self.pins.loc(op.b));
         self.put(op.rd, RDX);
     }
 
     fn mul_high_mixed(&mut self, op: &Op) {
         self.copy(RAX, op.a);
         self.mov(RCX, RAX);
-        self.asm.rm(Width::Q, &[0xf7], 4, loc(op.b));
+        self.asm.rm(Width::Q, &[0xf7], 4, self.pins.loc(op.b));
         // As a signed number a negative `a` is 2^64 less.
         self.asm.shift_imm(Width::Q, shift::SAR, Loc::Reg(RCX), 63);
-        self.q(op::AND, RCX, loc(op.b));
+        self.q(op::AND, RCX, self.pins.loc(op.b));
         self.q(op::SUB, RDX, Loc::Reg(RCX));
         self.put(op.rd, RDX);
     }
 
     fn divide(&mut self, width: Width, signed: bool, remainder: bool, op: &Op) {
         let (by_zero, by_minus_one, done) = (self.asm.label(), self.asm.label(), self.asm.label());
-        self.asm.rm(width, &[op::MOV], RCX, loc(op.b));
-        self.asm.rm(width, &[op::MOV], RAX, loc(op.a));
+        self.asm.rm(width, &[op::MOV], RCX, self.pins.loc(op.b));
+        self.asm.rm(width, &[op::MOV], RAX, self.pins.loc(op.a));
         self.asm.rm(width, &[op::TEST], RCX, Loc::Reg(RCX));
         self.asm.jcc(Cc::Equal, by_zero);
         if signed {
@@ -458,7 +460,7 @@ impl Translator {
     pub(super) fn integer(&mut self, o: &Op) {
         use Width::{D, Q};
         match o.code {
-            Code::Const => match loc(o.rd) {
+            Code::Const => match self.pins.loc(o.rd) {
                 Loc::Reg(host) => self.asm.mov_imm(host, o.imm as u64),
                 slot @ Loc::Slot(_) => match i32::try_from(o.imm) {
                     Ok(imm) => {
@@ -480,7 +482,7 @@ impl Translator {
                 let a = self.get(o.a, RAX);
                 self.put(o.rd, a);
             }
-            Code::Add => match (pinned(o.a), pinned(o.b), pinned(o.rd)) {
+            Code::Add => match (self.pins.pinned(o.a), self.pins.pinned(o.b), self.pins.pinned(o.rd)) {
                 (Some(a), Some(b), Some(d)) if d != a && d != b => {
                     dynasm!(self.asm ; .arch x64 ; lea Rq(d), [Rq(a) + Rq(b)]);
                 }
@@ -559,7 +561,7 @@ impl Translator {
             Code::XorI => self.binary_imm(Q, imm::XOR, o),
             Code::AddIW if o.imm == 0 => {
                 let d = self.target(o.rd, &[]);
-                self.q(op::MOVSXD, d, loc(o.a));
+                self.q(op::MOVSXD, d, self.pins.loc(o.a));
                 self.put(o.rd, d);
             }
             Code::AddIW => self.binary_imm(D, imm::ADD, o),
@@ -571,7 +573,7 @@ impl Translator {
             Code::SraIW => self.shift_imm(D, shift::SAR, o),
             Code::SllIUw => {
                 let d = self.target(o.rd, &[]);
-                self.asm.rm(D, &[op::MOV], d, loc(o.a));
+                self.asm.rm(D, &[op::MOV], d, self.pins.loc(o.a));
                 self.asm.shift_imm(Q, shift::SHL, Loc::Reg(d), o.imm as u8);
                 self.put(o.rd, d);
             }

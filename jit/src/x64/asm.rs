@@ -105,7 +105,7 @@ impl Asm {
         self.fixups.clear();
     }
 
-    pub(super) fn field(&mut self, label: Label) {
+    fn field(&mut self, label: Label) {
         self.fixups.push((self.here(), label));
         self.push_i32(0);
     }
@@ -145,6 +145,11 @@ impl Asm {
     pub(super) fn external_field(&mut self, target: u32) {
         self.external.push((self.here(), target));
         self.push_i32(0);
+    }
+
+    pub(super) fn call(&mut self, label: Label) {
+        self.push(0xe8);
+        self.field(label);
     }
 
     /// `call` of a place in the arena.

@@ -11,7 +11,7 @@ use softmmu::{Context, Entry};
 use super::Translator;
 use super::asm::{Cc, Label, Width, op};
 use super::entry::{TLB_MASK, TLB_ROTATE};
-use super::regs::{Loc, RAX, RCX, RDX, field, loc, pinned};
+use super::regs::{Loc, RAX, RCX, RDX, field};
 
 const READ: i32 = Context::READ_OFFSET as i32;
 const WRITE: i32 = Context::WRITE_OFFSET as i32;
@@ -67,7 +67,7 @@ impl Translator {
             return;
         }
         if width == Width::D {
-            let d = pinned(rd).unwrap_or(host);
+            let d = self.pins.pinned(rd).unwrap_or(host);
             self.asm.rm(Width::Q, &[op::MOVSXD], d, Loc::Reg(host));
             self.put(rd, d);
         } else {
@@ -168,7 +168,7 @@ impl Translator {
             AmoOp::Maxu => Cc::Above,
             _ => {
                 self.mov(RCX, RAX);
-                return self.asm.rm(width, &[logic(kind)], RCX, loc(o.b));
+                return self.asm.rm(width, &[logic(kind)], RCX, self.pins.loc(o.b));
             }
         };
         self.copy(RCX, o.b);

@@ -12,7 +12,7 @@ use frontend::ir::{Code, Op, Reg};
 use softmmu::{Context, EXEC_BITS, ExecEntry};
 
 use super::asm::{Cc, Label, Width};
-use super::regs::{Loc, RAX, RCX, RDX, field, pinned};
+use super::regs::{Loc, RAX, RCX, RDX, field};
 use super::{Link, Translator};
 
 const EXEC: i32 = Context::EXEC_OFFSET as i32;
@@ -44,13 +44,8 @@ impl Translator {
         match in_page(op.imm) {
             Some(target) => self.link(Some(cc), target),
             None => {
-                let taken = self.asm.label();
-                self.asm.jcc(cc, taken);
                 let target = op.imm;
-                self.cold(move |t| {
-                    t.asm.bind(taken);
-                    t.leave_page(target);
-                });
+                self.exit_condition(cc, move |t| t.leave_page(target));
             }
         }
         self.go_to(i64::from(op.at) + i64::from(op.aux));
@@ -64,7 +59,7 @@ impl Translator {
             self.cold(move |t| {
                 t.asm.bind(polled);
                 t.page_plus(RAX, target);
-                t.asm.jmp_to(t.thunks.exit_to);
+                t.leave_by(t.thunks.exit_to);
             });
         }
         self.go_to(target);
@@ -77,7 +72,7 @@ impl Translator {
         }
         let next = i64::from(op.at) + i64::from(op.aux);
         if op.rd != Reg::SINK {
-            let d = pinned(op.rd).unwrap_or(RCX);
+            let d = self.pins.pinned(op.rd).unwrap_or(RCX);
             self.page_plus(d, next);
             self.put(op.rd, d);
         }
@@ -85,7 +80,7 @@ impl Translator {
         let exit = self.thunks.exit_to;
         self.cold(move |t| {
             t.asm.bind(polled);
-            t.asm.jmp_to(exit);
+            t.leave_by(exit);
         });
         self.look_up();
     }
@@ -105,6 +100,7 @@ impl Translator {
 
     /// Jumps to the block at the guest address in rax.
     fn look_up(&mut self) {
+        self.exchange_out();
         dynasm!(self.asm ; .arch x64
             ; mov ecx, eax
             ; and ecx, EXEC_MASK
@@ -124,8 +120,12 @@ impl Translator {
         }
         let stub = self.asm.label();
         let field = match cc {
-            Some(cc) => self.asm.jcc_patchable(cc, stub),
-            None => self.asm.jmp_patchable(stub),
+            Some(cc) if self.exchanges.is_empty() => self.asm.jcc_patchable(cc, stub),
+            Some(cc) => return self.exit_condition(cc, move |t| t.link(None, target)),
+            None => {
+                self.exchange_out();
+                self.asm.jmp_patchable(stub)
+            }
         };
         self.links.push(Link { field, target });
         self.cold(move |t| {
@@ -156,7 +156,7 @@ impl Translator {
             t.asm.bind(polled);
             t.asm.rm_imm(Width::Q, 5, Loc::Slot(field!(instret)), left as i32);
             t.asm.mov_imm(RAX, at.into());
-            t.asm.jmp_to(t.thunks.exit_at);
+            t.leave_by(t.thunks.exit_at);
         });
     }
 }

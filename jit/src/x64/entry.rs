@@ -185,11 +185,6 @@ fn start(asm: &mut Asm) -> u32 {
     asm.here()
 }
 
-fn call_label(asm: &mut Asm, label: Label) {
-    asm.push(0xe8);
-    asm.field(label);
-}
-
 fn load_pins(asm: &mut Asm, pins: &[(u8, u8)]) {
     for &(guest, host) in pins {
         asm.rm(Width::Q, &[op::MOV], host, Loc::Slot(x_slot(guest)));
@@ -270,7 +265,7 @@ fn save_fp_if_live(asm: &mut Asm, fp_save: Label) {
     let saved = asm.label();
     dynasm!(asm ; .arch x64 ; test BYTE [r15 + field!(native.fp_live)], 1);
     asm.jcc(Cc::Equal, saved);
-    call_label(asm, fp_save);
+    asm.call(fp_save);
     asm.bind(saved);
 }
 
@@ -325,9 +320,9 @@ fn call_rust(asm: &mut Asm, shared: &Shared, callback: i32) {
     asm.jmp(done);
     asm.bind(live);
     dynasm!(asm ; .arch x64 ; movzx r8d, BYTE [r15 + field!(native.fp_live)] ; push r8 ; push r8);
-    call_label(asm, shared.fp_save);
+    asm.call(shared.fp_save);
     dynasm!(asm ; .arch x64 ; call QWORD [r15 + callback] ; pop rcx ; pop rcx);
-    call_label(asm, shared.fp_load);
+    asm.call(shared.fp_load);
     asm.bind(done);
 }
 

@@ -17,7 +17,7 @@ use frontend::ir::{Code, Fmt, Op, Reg, Shape};
 use super::Translator;
 use super::asm::{Cc, Label, Width};
 use super::entry::Constant;
-use super::regs::{Loc, RAX, RCX, RDX, f_pinned, f_slot, field, loc};
+use super::regs::{Loc, RAX, RCX, RDX, f_pinned, f_slot, field};
 use super::vex::{Rm, vop};
 
 /// Rounding mode of the operation: that of `frm`.
@@ -139,7 +139,7 @@ impl Translator {
             t.asm.f_from_bits(true, XMM1, Rm::Reg(RDX));
             t.asm.mov_imm(RCX, site.into());
             t.asm.mov_imm(RDX, bits.into());
-            t.asm.call_to(t.thunks.fp_on[usize::from(dirty)]);
+            t.call_shared(t.thunks.fp_on[usize::from(dirty)]);
             t.asm.f_to_bits(true, RCX, XMM0);
             t.asm.f_to_bits(true, RDX, XMM1);
             t.asm.jmp(on);
@@ -187,7 +187,7 @@ impl Translator {
             self.cold(move |t| {
                 t.asm.bind(unboxed);
                 t.asm.mov_imm(RCX, site.into());
-                t.asm.call_to(t.thunks.interpret);
+                t.call_shared(t.thunks.interpret);
             });
         }
     }
@@ -412,7 +412,7 @@ impl Translator {
         if op.a == Reg::ZERO {
             self.asm.logic(vop::XOR, d, d, Rm::Reg(d));
         } else {
-            self.asm.f_from_bits(op.fmt() == Fmt::D, d, loc(op.a).into());
+            self.asm.f_from_bits(op.fmt() == Fmt::D, d, self.pins.loc(op.a).into());
         }
         if op.fmt() == Fmt::S {
             self.box_single(d);

@@ -6,7 +6,7 @@ use super::Translator;
 use super::asm::{Cc, Label, Width, op};
 use super::entry::Constant;
 use super::fp::{DYNAMIC, XMM0, XMM1};
-use super::regs::{Loc, RAX, loc};
+use super::regs::{Loc, RAX};
 use super::vex::{Rm, vop};
 
 /// `mode` of [`super::asm::Asm::f_round`]: as MXCSR says.
@@ -88,10 +88,10 @@ impl Translator {
     /// The source of a conversion as a signed number, and whether it is one of 64 bits.
     fn signed_source(&mut self, kind: IntKind, op: &Op, done: Label) -> (bool, Rm) {
         match kind {
-            IntKind::W => (false, loc(op.a).into()),
-            IntKind::L => (true, loc(op.a).into()),
+            IntKind::W => (false, self.pins.loc(op.a).into()),
+            IntKind::L => (true, self.pins.loc(op.a).into()),
             IntKind::Wu => {
-                self.asm.rm(Width::D, &[op::MOV], RAX, loc(op.a));
+                self.asm.rm(Width::D, &[op::MOV], RAX, self.pins.loc(op.a));
                 (true, Rm::Reg(RAX))
             }
             IntKind::Lu => {

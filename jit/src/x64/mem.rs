@@ -15,7 +15,7 @@ use super::Translator;
 use super::asm::{Cc, Label, Width, op};
 use super::entry::{TLB_MASK, TLB_ROTATE};
 use super::fp::writes_x;
-use super::regs::{Loc, RAX, RCX, RDX, f_pinned, f_slot, field, pinned};
+use super::regs::{Loc, Pins, RAX, RCX, RDX, f_pinned, f_slot, field};
 use super::vex::Rm;
 use super::{alu, fp};
 
@@ -81,7 +81,7 @@ fn bytes(op: &Op) -> i64 {
 
 impl Run {
     /// The longest run that starts at the access `ops[0]`.
-    fn find(ops: &[Op]) -> Run {
+    fn find(pins: &Pins, ops: &[Op]) -> Run {
         let mut run = Run { bases: [None; 2], length: 0 };
         // Registers that the run has changed: the probes at its start cannot use them.
         let mut changed = 0_u64;
@@ -95,7 +95,7 @@ impl Run {
                 changed |= change;
                 continue;
             }
-            if changed >> op.a.index() & 1 == 1 || !run.add(op) {
+            if changed >> op.a.index() & 1 == 1 || !run.add(pins, op) {
                 break;
             }
             changed |= change;
@@ -108,7 +108,7 @@ impl Run {
     }
 
     /// Adds an access, if it fits.
-    fn add(&mut self, op: &Op) -> bool {
+    fn add(&mut self, pins: &Pins, op: &Op) -> bool {
         let (low, high) = (op.imm, op.imm + bytes(op));
         let stores = is_store(op);
         let [first, second] = &mut self.bases;
@@ -126,7 +126,7 @@ impl Run {
         match (&first, &second) {
             (None, _) => *first = Some(base),
             // With two bases, rax is the only scratch register left, so neither may need one.
-            (Some(other), None) if pinned(other.reg).is_some() && pinned(base.reg).is_some() => {
+            (Some(other), None) if pins.pinned(other.reg).is_some() && pins.pinned(base.reg).is_some() => {
                 *second = Some(Base { addend: RDX, ..base });
             }
             _ => return false,
@@ -135,15 +135,15 @@ impl Run {
     }
 
     /// The run without its second base, if that saves nothing.
-    fn worthwhile(ops: &[Op]) -> Run {
-        let run = Run::find(ops);
+    fn worthwhile(pins: &Pins, ops: &[Op]) -> Run {
+        let run = Run::find(pins, ops);
         let accesses = ops[..run.length].iter().filter(|op| is_access(op)).count();
         let bases = run.bases.iter().flatten().count();
         if accesses > bases {
             return run;
         }
         let mut single = Run { bases: [None; 2], length: 1 };
-        single.add(&ops[0]);
+        single.add(pins, &ops[0]);
         single
     }
 
@@ -155,7 +155,7 @@ impl Run {
 impl Translator {
     /// The run that starts with the access at `index`; returns its length.
     pub(super) fn accesses(&mut self, ops: &[Op], index: usize) -> usize {
-        let run = Run::worthwhile(&ops[index..]);
+        let run = Run::worthwhile(&self.pins, &ops[index..]);
         let ops: Box<[Op]> = ops[index..index + run.length].into();
         let (slow, done) = (self.asm.label(), self.asm.label());
         let boxed = self.boxed;
@@ -230,7 +230,7 @@ impl Translator {
 
     /// `rax = base + offset`
     fn address(&mut self, base: Reg, offset: i64) {
-        match pinned(base) {
+        match self.pins.pinned(base) {
             Some(host) => self.asm.lea(Width::Q, RAX, host, offset as i32),
             None => {
                 self.copy(RAX, base);
@@ -266,7 +266,7 @@ impl Translator {
 
     /// An access by `[base + addend + offset]`. Of the scratch registers it may use rax, and rdx if the base is not pinned.
     fn fast_access(&mut self, op: &Op, addend: u8) {
-        let (base, scratch) = match pinned(op.a) {
+        let (base, scratch) = match self.pins.pinned(op.a) {
             Some(host) => (host, RAX),
             None => {
                 self.copy(RAX, op.a);
@@ -289,7 +289,7 @@ impl Translator {
         }
         let site = self.site(op.at);
         self.asm.mov_imm(RCX, site.into());
-        self.asm.call_to(if store { self.thunks.store[log2] } else { self.thunks.load[log2] });
+        self.call_shared(if store { self.thunks.store[log2] } else { self.thunks.load[log2] });
         self.access(op, RAX, None, 0, RDX);
     }
 
@@ -308,7 +308,7 @@ impl Translator {
             };
             return self.asm.indexed(prefix, width, byte, &[opcode], value, base, index, disp);
         }
-        let d = pinned(o.rd).unwrap_or(scratch);
+        let d = self.pins.pinned(o.rd).unwrap_or(scratch);
         let (width, opcode): (_, &[u8]) = match o.code {
             Code::Lb => (Width::Q, &[0x0f, 0xbe]),
             Code::Lbu => (Width::D, &[0x0f, 0xb6]),

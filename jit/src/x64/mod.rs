@@ -10,6 +10,7 @@ mod atomic;
 mod branch;
 mod csr;
 mod entry;
+mod exchange;
 mod fp;
 mod fp_convert;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use frontend::Block;
 use frontend::ir::{Code, Follow, Helper, Op, Shape};
 
 use asm::{Asm, Cc, Label, Width, op};
-use regs::{Loc, RAX, RCX, field};
+use regs::{Exchange, Loc, Pins, RAX, RCX, field};
 
 pub(crate) use entry::{Thunks, exit, status};
 pub(crate) use listing::{disassemble, symbols};
@@ -83,6 +84,12 @@ pub(crate) struct Translator {
     insns: Vec<u16>,
     /// A bit for each floating-point register that is known to hold a boxed single here.
     boxed: u32,
+    /// Where the guest's registers are in this block.
+    pins: Pins,
+    /// How that differs from the usual, and the subroutines that change from one to the other.
+    exchanges: Vec<Exchange>,
+    to_usual: Label,
+    to_block: Label,
     /// Where the block's body starts, for jumps to its own start.
     body: Label,
     start: u16,
@@ -113,6 +120,10 @@ impl Translator {
             links: Vec::new(),
             insns: Vec::new(),
             boxed: 0,
+            pins: Pins::USUAL,
+            exchanges: Vec::new(),
+            to_usual: body,
+            to_block: body,
             body,
             start: 0,
             end: 0,
@@ -134,8 +145,9 @@ impl Translator {
         self.asm.rm_imm(Width::Q, 4, Loc::Reg(RAX), !0xfff);
         debug_assert!(self.asm.here() >= 5);
         self.asm.rm(Width::Q, &[op::STORE], RAX, Loc::Slot(field!(page)));
-        self.body = self.asm.bind_here();
         assert_eq!(self.asm.here(), BODY);
+        self.exchange_in(block);
+        self.body = self.asm.bind_here();
         self.asm.rm_imm(Width::Q, 0, Loc::Slot(field!(instret)), block.insns.len() as i32);
 
         let mut at = 0;
@@ -147,6 +159,7 @@ impl Translator {
                 cold(self);
             }
         }
+        self.exchange_subroutines();
         self.instructions = self.asm.here();
         self.asm.align(8, 0xcc);
         for (label, op) in std::mem::take(&mut self.data) {
@@ -228,7 +241,7 @@ impl Translator {
     /// Has the interpreter carry out an operation.
     fn step(&mut self, op: &Op) {
         self.pass(op);
-        self.asm.call_to(self.thunks.step);
+        self.call_shared(self.thunks.step);
     }
 
     /// Calls a helper.
@@ -248,10 +261,10 @@ impl Translator {
     fn call_helper(&mut self, op: &Op) {
         let helper = op.helper();
         self.pass(op);
-        self.asm.call_to(self.thunks.call);
+        self.call_shared(self.thunks.call);
         match helper.follow() {
             Follow::Next => {}
-            Follow::Never => self.asm.jmp_to(self.thunks.exit),
+            Follow::Never => self.leave_by(self.thunks.exit),
             Follow::Resync => {
                 // The next operation is the jump to the next instruction; it goes there directly if it may.
                 let leave = self.asm.label();
@@ -259,7 +272,7 @@ impl Translator {
                 self.cold(move |t| {
                     t.asm.bind(leave);
                     t.asm.mov_imm(RAX, t.end.into());
-                    t.asm.jmp_to(t.thunks.exit_at);
+                    t.leave_by(t.thunks.exit_at);
                 });
             }
         }

@@ -73,7 +73,6 @@ const fn table<const N: usize, const SIZE: usize>(pins: [(u8, u8); N]) -> [u8; S
     hosts
 }
 
-static HOST: [u8; Reg::COUNT] = table(PINS);
 static F_HOST: [u8; 32] = table(F_PINS);
 
 /// Displacement from r15 of a field at `offset` of the state.
@@ -91,20 +90,43 @@ pub(super) const fn f_slot(reg: u8) -> i32 {
     slot(offset_of!(HartState, f)) + 8 * (reg & 31) as i32
 }
 
-/// Where an integer register is.
-#[inline]
-pub(super) fn loc(reg: Reg) -> Loc {
-    match pinned(reg) {
-        Some(host) => Loc::Reg(host),
-        None => Loc::Slot(x_slot(reg.index() as u8)),
+/// Which integer registers are in host registers.
+#[derive(Clone, Copy)]
+pub(super) struct Pins([u8; Reg::COUNT]);
+
+impl Pins {
+    /// Those that are between blocks: [`PINS`].
+    pub(super) const USUAL: Pins = Pins(table(PINS));
+
+    /// Where an integer register is.
+    #[inline]
+    pub(super) fn loc(&self, reg: Reg) -> Loc {
+        match self.pinned(reg) {
+            Some(host) => Loc::Reg(host),
+            None => Loc::Slot(x_slot(reg.index() as u8)),
+        }
+    }
+
+    /// The host register of a pinned integer register.
+    #[inline]
+    pub(super) fn pinned(&self, reg: Reg) -> Option<u8> {
+        let host = self.0[reg.index()];
+        (host != NOT_PINNED).then_some(host)
+    }
+
+    /// Gives the host register of one guest register to another.
+    pub(super) fn exchange(&mut self, exchange: Exchange) {
+        self.0[usize::from(exchange.out)] = NOT_PINNED;
+        self.0[usize::from(exchange.into)] = exchange.host;
     }
 }
 
-/// The host register of a pinned integer register.
-#[inline]
-pub(super) fn pinned(reg: Reg) -> Option<u8> {
-    let host = HOST[reg.index()];
-    (host != NOT_PINNED).then_some(host)
+/// A guest register that gives up its host register to another inside a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Exchange {
+    pub(super) host: u8,
+    pub(super) out: u8,
+    pub(super) into: u8,
 }
 
 /// The host register of a pinned floating-point register.
