@@ -6,6 +6,7 @@ use frontend::ir::{Code, Op, Reg};
 
 use super::Translator;
 use super::asm::{Cc, Width, op};
+use super::demand::LOW_ONLY;
 use super::regs::{Loc, RAX, RCX, RDX, field};
 
 /// `number` of [`super::asm::Asm::rm_imm`].
@@ -124,6 +125,13 @@ impl Translator {
         self.q(op::MOVSXD, reg, Loc::Reg(reg));
     }
 
+    /// Sign-extends a 32-bit result of `op` that is in `reg`, unless nobody looks.
+    fn extend_result(&mut self, op: &Op, reg: u8) {
+        if op.aux != LOW_ONLY {
+            self.sign_extend_w(reg);
+        }
+    }
+
     fn binary(&mut self, width: Width, opcode: u8, commutes: bool, op: &Op) {
         let (mut a, mut b) = (op.a, op.b);
         if commutes
@@ -141,7 +149,7 @@ impl Translator {
         self.copy(d, a);
         self.asm.rm(width, &[opcode], d, self.pins.loc(b));
         if width == Width::D {
-            self.sign_extend_w(d);
+            self.extend_result(op, d);
         }
         self.put(op.rd, d);
     }
@@ -173,7 +181,7 @@ impl Translator {
             }
         }
         if width == Width::D {
-            self.sign_extend_w(d);
+            self.extend_result(op, d);
         }
         self.put(op.rd, d);
     }
@@ -187,7 +195,7 @@ impl Translator {
         self.copy(d, op.a);
         self.asm.shift_imm(width, number, Loc::Reg(d), amount);
         if width == Width::D {
-            self.sign_extend_w(d);
+            self.extend_result(op, d);
         }
         self.put(op.rd, d);
     }
@@ -213,7 +221,7 @@ impl Translator {
         };
         self.shift_registers(width, number, d, a, b);
         if width == Width::D {
-            self.sign_extend_w(d);
+            self.extend_result(op, d);
         }
         self.put(op.rd, d);
     }
@@ -242,7 +250,7 @@ impl Translator {
             (Width::D, _) => dynasm!(self.asm ; .arch x64 ; sarx eax, DWORD [r15 + a], eax),
         }
         if width == Width::D {
-            self.sign_extend_w(RAX);
+            self.extend_result(op, RAX);
         }
         self.put(op.rd, RAX);
     }
@@ -252,7 +260,7 @@ impl Translator {
         self.copy(RAX, op.a);
         self.asm.rm(width, &[0xd3], number, Loc::Reg(RAX));
         if width == Width::D {
-            self.sign_extend_w(RAX);
+            self.extend_result(op, RAX);
         }
         self.put(op.rd, RAX);
     }
@@ -334,7 +342,7 @@ impl Translator {
         self.copy(d, a);
         self.asm.rm(width, &[0x0f, 0xaf], d, self.pins.loc(b));
         if width == Width::D {
-            self.sign_extend_w(d);
+            self.extend_result(op, d);
         }
         self.put(op.rd, d);
     }
@@ -377,7 +385,7 @@ impl Translator {
         self.asm.bind(done);
         let result = if remainder { RDX } else { RAX };
         if width == Width::D {
-            self.sign_extend_w(result);
+            self.extend_result(op, result);
         }
         self.put(op.rd, result);
         self.cold(move |t| {
@@ -559,6 +567,10 @@ impl Translator {
             Code::AndI => self.binary_imm(Q, imm::AND, o),
             Code::OrI => self.binary_imm(Q, imm::OR, o),
             Code::XorI => self.binary_imm(Q, imm::XOR, o),
+            Code::AddIW if o.imm == 0 && o.aux == LOW_ONLY => {
+                let a = self.get(o.a, RAX);
+                self.put(o.rd, a);
+            }
             Code::AddIW if o.imm == 0 => {
                 let d = self.target(o.rd, &[]);
                 self.q(op::MOVSXD, d, self.pins.loc(o.a));

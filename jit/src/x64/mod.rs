@@ -9,6 +9,7 @@ mod asm;
 mod atomic;
 mod branch;
 mod csr;
+mod demand;
 mod entry;
 mod exchange;
 mod fp;
@@ -84,6 +85,8 @@ pub(crate) struct Translator {
     insns: Vec<u16>,
     /// A bit for each floating-point register that is known to hold a boxed single here.
     boxed: u32,
+    /// The block's operations, with marks.
+    ops: Vec<Op>,
     /// Where the guest's registers are in this block.
     pins: Pins,
     /// How that differs from the usual, and the subroutines that change from one to the other.
@@ -120,6 +123,7 @@ impl Translator {
             links: Vec::new(),
             insns: Vec::new(),
             boxed: 0,
+            ops: Vec::new(),
             pins: Pins::USUAL,
             exchanges: Vec::new(),
             to_usual: body,
@@ -150,10 +154,15 @@ impl Translator {
         self.body = self.asm.bind_here();
         self.asm.rm_imm(Width::Q, 0, Loc::Slot(field!(instret)), block.insns.len() as i32);
 
+        let mut ops = std::mem::take(&mut self.ops);
+        ops.clear();
+        ops.extend_from_slice(&block.ops);
+        demand::mark(&mut ops);
         let mut at = 0;
-        while at < block.ops.len() {
-            at += self.op(&block.ops, at);
+        while at < ops.len() {
+            at += self.op(&ops, at);
         }
+        self.ops = ops;
         while !self.cold.is_empty() {
             for cold in std::mem::take(&mut self.cold) {
                 cold(self);
