@@ -60,7 +60,7 @@ impl Native {
         Self {
             cache: Arc::clone(cache),
             participant,
-            interp: Interp::new(Arc::clone(&decoder)),
+            interp: Interp::for_cold_blocks(Arc::clone(&decoder)),
             decoder,
             translator: Translator::new(cache.thunks),
             cold_runs: if eager { 0 } else { COLD_RUNS },

@@ -19,6 +19,7 @@
 
 mod arena;
 mod harts;
+mod links;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -35,9 +36,10 @@ use crate::inspect::Inspect;
 use crate::inspect::log::{Category, Log};
 use crate::inspect::stats::CacheStats;
 use harts::Harts;
+use links::{Jump, Links, List};
 
 /// Bytes of the arena.
-const ARENA_SIZE: usize = 64 << 20;
+const ARENA_SIZE: usize = 32 << 20;
 const REGIONS: u32 = 16;
 const REGION_SIZE: u32 = ARENA_SIZE as u32 / REGIONS;
 
@@ -62,6 +64,9 @@ type Pages = HashMap<u64, Page, BuildHasherDefault<AddressHasher>>;
 
 struct Inner {
     blocks: HashMap<u64, Block, BuildHasherDefault<AddressHasher>>,
+    /// Where blocks that cross a page edge go on.
+    second_pages: HashMap<u64, u64, BuildHasherDefault<AddressHasher>>,
+    links: Links,
     pages: Pages,
     harts: Harts,
     /// Where the next code goes, and the end of its region.
@@ -75,10 +80,12 @@ struct Inner {
 struct Block {
     /// Arena offset of the entry.
     entry: u32,
-    /// Where the guest's code is; the second part is of an instruction that crosses the page edge.
-    code: [Span; 2],
-    /// Direct jumps that lead here: where their displacement is, and what it was before.
-    incoming: Vec<(u32, u32)>,
+    /// Bytes of the guest's code in the block's page.
+    length: u16,
+    /// The code is one instruction that goes on in the page that [`Inner::second_pages`] says.
+    crosses: bool,
+    /// Direct jumps that lead here.
+    incoming: List,
 }
 
 /// Bytes in one page of guest memory.
@@ -100,8 +107,10 @@ impl Span {
 
 #[derive(Default)]
 struct Page {
-    /// The blocks that have code in the page.
-    blocks: Vec<u64>,
+    /// Offsets of the blocks that start in the page.
+    blocks: Vec<u16>,
+    /// Blocks that start in another page and end in this one.
+    crossing: Vec<u64>,
     /// Counts stores to watched granules.
     version: u64,
     kills: u32,
@@ -123,6 +132,24 @@ enum Watch {
 pub(crate) struct Ticket {
     code: [Span; 2],
     versions: [u64; 2],
+}
+
+impl Page {
+    fn is_empty(&self) -> bool {
+        self.blocks.is_empty() && self.crossing.is_empty()
+    }
+}
+
+impl Inner {
+    /// Where the guest code of the block at `pa` is.
+    fn code(&self, pa: u64, block: &Block) -> [Span; 2] {
+        let first = Span { pa, length: u64::from(block.length) };
+        let second = match self.second_pages.get(&pa) {
+            Some(&pa) if block.crosses => Span { pa, length: 2 },
+            _ => Span::default(),
+        };
+        [first, second]
+    }
 }
 
 impl CodeCache {
@@ -147,6 +174,8 @@ impl CodeCache {
         }
         let inner = Inner {
             blocks: HashMap::default(),
+            second_pages: HashMap::default(),
+            links: Links::default(),
             pages: HashMap::default(),
             harts: Harts::default(),
             cursor: (code.len() as u32).next_multiple_of(16),
@@ -178,7 +207,7 @@ impl CodeCache {
     pub(crate) fn find(&self, code: [Span; 2]) -> Option<u64> {
         let inner = self.inner.lock();
         let block = inner.blocks.get(&code[0].pa)?;
-        (block.code[1] == code[1]).then(|| self.arena.address(block.entry))
+        (inner.code(code[0].pa, block)[1] == code[1]).then(|| self.arena.address(block.entry))
     }
 
     /// Asks to translate the block with the guest code `code`. Its bytes are watched from now on if that is granted; they must
@@ -232,7 +261,7 @@ impl CodeCache {
         }
         let pa = ticket.code[0].pa;
         if let Some(block) = inner.blocks.get(&pa) {
-            if block.code == ticket.code {
+            if inner.code(pa, block) == ticket.code {
                 // Another hart was faster.
                 return Some(self.arena.address(block.entry));
             }
@@ -245,9 +274,14 @@ impl CodeCache {
         if let Some(perf) = self.inspect.perf() {
             perf.code(self.arena.address(entry), code, format_args!("rv:{pa:x}"));
         }
-        inner.blocks.insert(pa, Block { entry, code: ticket.code, incoming: Vec::new() });
-        for part in ticket.code.into_iter().filter(|part| part.length != 0) {
-            inner.pages.entry(part.page()).or_default().blocks.push(pa);
+        let [first, second] = ticket.code;
+        let crosses = second.length != 0;
+        let block = Block { entry, length: first.length as u16, crosses, incoming: List::default() };
+        inner.blocks.insert(pa, block);
+        inner.pages.entry(first.page()).or_default().blocks.push((pa & (PAGE_SIZE - 1)) as u16);
+        if crosses {
+            inner.second_pages.insert(pa, second.pa);
+            inner.pages.entry(second.page()).or_default().crossing.push(pa);
         }
         inner.stats.blocks += 1;
         inner.stats.insns += insns as u64;
@@ -267,34 +301,33 @@ impl CodeCache {
     }
 
     fn link_in(&self, inner: &mut Inner, field: u32, pa: u64) {
-        let Some(block) = inner.blocks.get_mut(&pa) else { return };
+        let Inner { blocks, links, .. } = inner;
+        let Some(block) = blocks.get_mut(&pa) else { return };
         // A block in two pages is entered only where both have been looked up.
-        if block.code[1].length != 0 || block.incoming.iter().any(|&(other, _)| other == field) {
+        if block.crosses || links.iter(block.incoming).any(|other| other.field == field) {
             return;
         }
         let displacement = (block.entry + backend::BODY).wrapping_sub(field + 4);
         let old = self.arena.patch(field, displacement);
-        block.incoming.push((field, old));
+        links.push(&mut block.incoming, Jump { field, unlinked: old });
         inner.stats.links += 1;
     }
 
     /// Takes a block back: nothing leads to it any more but a diverted entry.
     fn remove(&self, inner: &mut Inner, pa: u64) {
-        let Inner { blocks, pages, .. } = inner;
-        if let Some(block) = blocks.remove(&pa) {
-            self.kill(pa, &block, pages);
+        let Some(mut block) = inner.blocks.remove(&pa) else { return };
+        let code = inner.code(pa, &block);
+        for jump in inner.links.iter(block.incoming) {
+            self.arena.patch(jump.field, jump.unlinked);
         }
-    }
-
-    fn kill(&self, pa: u64, block: &Block, pages: &mut Pages) {
-        for &(field, old) in &block.incoming {
-            self.arena.patch(field, old);
-        }
+        inner.links.clear(&mut block.incoming);
+        inner.second_pages.remove(&pa);
         self.arena.divert(block.entry, backend::dead(&self.thunks));
-        for part in block.code.into_iter().filter(|part| part.length != 0) {
-            let Some(page) = pages.get_mut(&part.page()) else { continue };
-            page.blocks.retain(|&other| other != pa);
-            if page.blocks.is_empty() && page.watch == Watch::Complete {
+        for part in code.into_iter().filter(|part| part.length != 0) {
+            let Some(page) = inner.pages.get_mut(&part.page()) else { continue };
+            page.blocks.retain(|&offset| part.page() + u64::from(offset) != pa);
+            page.crossing.retain(|&other| other != pa);
+            if page.is_empty() && page.watch == Watch::Complete {
                 self.memory.unwatch_code(part.page());
                 page.version += 1;
                 page.watch = Watch::Not;
@@ -329,21 +362,23 @@ impl CodeCache {
 
     /// Kills all blocks in a part of the arena.
     fn retire(&self, inner: &mut Inner, region: std::ops::Range<u32>) {
-        let Inner { blocks, pages, harts, stats, .. } = inner;
-        let before = blocks.len();
-        blocks.retain(|&pa, block| {
-            block.incoming.retain(|(field, _)| !region.contains(field));
-            if !region.contains(&block.entry) {
-                return true;
+        let Inner { blocks, links, .. } = &mut *inner;
+        let mut old = Vec::new();
+        for (&pa, block) in blocks.iter_mut() {
+            links.retain(&mut block.incoming, |jump| !region.contains(&jump.field));
+            if region.contains(&block.entry) {
+                old.push(pa);
             }
-            self.kill(pa, block, pages);
-            false
-        });
-        if blocks.len() != before {
+        }
+        for &pa in &old {
+            self.remove(inner, pa);
+        }
+        let Inner { harts, stats, .. } = inner;
+        if !old.is_empty() {
             inner.retired = harts.ask(Request::ForgetCode);
             stats.retired += 1;
             if let Some(log) = &self.log {
-                let count = before - blocks.len();
+                let count = old.len();
                 log.write(format_args!(
                     "retired the region at {:#x} of the arena with {count} blocks",
                     region.start
@@ -372,15 +407,20 @@ impl CodeCache {
         let inner = &mut *inner;
         let Some(page) = inner.pages.get_mut(&written.page()) else { return };
         page.version += 1;
+        let empty = page.is_empty();
+        let offsets = page.blocks.iter().map(|&offset| written.page() + u64::from(offset));
+        let starts: Vec<u64> = offsets.chain(page.crossing.iter().copied()).collect();
         let hit = |start: &u64| {
             let block = inner.blocks.get(start);
-            block.is_some_and(|block| block.code.iter().any(|&part| part.overlaps(written)))
+            block.is_some_and(|block| inner.code(*start, block).iter().any(|&part| part.overlaps(written)))
         };
-        let killed: Vec<u64> = page.blocks.iter().copied().filter(hit).collect();
-        page.kills += u32::from(!killed.is_empty());
-        if page.blocks.is_empty() && page.watch == Watch::Complete {
-            self.memory.unwatch_code(written.page());
-            page.watch = Watch::Not;
+        let killed: Vec<u64> = starts.into_iter().filter(hit).collect();
+        if let Some(page) = inner.pages.get_mut(&written.page()) {
+            page.kills += u32::from(!killed.is_empty());
+            if empty && page.watch == Watch::Complete {
+                self.memory.unwatch_code(written.page());
+                page.watch = Watch::Not;
+            }
         }
         for start in killed {
             inner.stats.killed += 1;

@@ -12,9 +12,6 @@ use softmmu::{Mmu, Trap, cause};
 
 use crate::inspect::log::Log;
 
-/// Most blocks kept; past that the cache starts afresh.
-const MAX_BLOCKS: usize = 1 << 16;
-
 struct Cached {
     block: Block,
     /// The halfwords it was decoded from.
@@ -25,6 +22,8 @@ struct Cached {
 
 pub(super) struct Blocks {
     decoder: Arc<Decoder>,
+    /// Most blocks kept.
+    limit: usize,
     cached: Vec<Cached>,
     by_address: HashMap<u64, u32, BuildHasherDefault<AddressHasher>>,
     /// Counts `fence.i`.
@@ -35,8 +34,16 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    pub(super) fn new(decoder: Arc<Decoder>, log: Option<Arc<Log>>) -> Self {
-        Self { decoder, cached: Vec::new(), by_address: HashMap::default(), epoch: 0, single: None, log }
+    pub(super) fn new(decoder: Arc<Decoder>, limit: usize, log: Option<Arc<Log>>) -> Self {
+        Self {
+            decoder,
+            limit,
+            cached: Vec::new(),
+            by_address: HashMap::default(),
+            epoch: 0,
+            single: None,
+            log,
+        }
     }
 
     /// The block with the index that [`Self::find`] left in the MMU's executable-code cache.
@@ -76,7 +83,7 @@ impl Blocks {
                     let read = |at: u16| cached.code.get(usize::from(at - start) / 2).copied();
                     log.block(&self.decoder, &cached.block, (pc, fetch.pa), read);
                 }
-                if self.cached.len() == MAX_BLOCKS {
+                if self.cached.len() == self.limit {
                     self.cached.clear();
                     self.by_address.clear();
                     if enter {

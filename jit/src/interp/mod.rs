@@ -16,6 +16,10 @@ use crate::inspect::log::Log;
 use alu::*;
 use blocks::Blocks;
 
+/// Most blocks kept; past that the cache starts afresh.
+const MAX_BLOCKS: usize = 1 << 16;
+const COLD_BLOCKS: usize = 1 << 11;
+
 /// One hart's interpreter: its decoder and its cache of decoded blocks.
 pub struct Interp {
     blocks: Blocks,
@@ -29,7 +33,12 @@ impl Interp {
 
     /// The same, and the blocks that it decodes are logged.
     pub(crate) fn with_log(decoder: impl Into<Arc<Decoder>>, log: Option<Arc<Log>>) -> Self {
-        Self { blocks: Blocks::new(decoder.into(), log) }
+        Self { blocks: Blocks::new(decoder.into(), MAX_BLOCKS, log) }
+    }
+
+    /// An interpreter for what another engine leaves to it, which keeps few blocks.
+    pub(crate) fn for_cold_blocks(decoder: Arc<Decoder>) -> Self {
+        Self { blocks: Blocks::new(decoder, COLD_BLOCKS, None) }
     }
 
     /// Orders instruction fetches after all earlier stores that this hart can see (`fence.i`).

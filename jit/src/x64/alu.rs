@@ -464,6 +464,19 @@ impl Translator {
         self.put(op.rd, RDX);
     }
 
+    /// The 128-bit carry-less product: low half in rax, high half in rdx.
+    fn carry_less_product(&mut self, o: &Op) {
+        let a = self.get(o.a, RAX);
+        dynasm!(self.asm ; .arch x64 ; vmovq xmm0, Rq(a));
+        let b = self.get(o.b, RAX);
+        dynasm!(self.asm ; .arch x64
+            ; vmovq xmm1, Rq(b)
+            ; vpclmulqdq xmm0, xmm0, xmm1, 0
+            ; vmovq rax, xmm0
+            ; vpextrq rdx, xmm0, 1
+        );
+    }
+
     /// An operation of the integer file that is neither memory nor control.
     pub(super) fn integer(&mut self, o: &Op) {
         use Width::{D, Q};
@@ -559,6 +572,19 @@ impl Translator {
                 self.copy(RCX, o.b);
                 dynasm!(self.asm ; .arch x64 ; shrx rax, rax, rcx ; and eax, BYTE 1);
                 self.put(o.rd, RAX);
+            }
+            Code::Clmul => {
+                self.carry_less_product(o);
+                self.put(o.rd, RAX);
+            }
+            Code::Clmulh => {
+                self.carry_less_product(o);
+                self.put(o.rd, RDX);
+            }
+            Code::Clmulr => {
+                self.carry_less_product(o);
+                dynasm!(self.asm ; .arch x64 ; shld rdx, rax, 1);
+                self.put(o.rd, RDX);
             }
             Code::CzeroEqz => self.conditional_zero(Cc::NotEqual, o),
             Code::CzeroNez => self.conditional_zero(Cc::Equal, o),

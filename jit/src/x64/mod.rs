@@ -2,7 +2,7 @@
 //!
 //! [`regs`] says where guest registers are, [`entry`] how generated code is entered and left, [`alu`], [`mem`], [`atomic`],
 //! [`fp`] and [`branch`] how each operation is carried out. What happens rarely is assembled after the block, in *cold* code.
-//! Hosts need AVX, FMA, BMI1, BMI2, LZCNT and POPCNT (x86-64-v3).
+//! Hosts need AVX, FMA, BMI1, BMI2, LZCNT and POPCNT (x86-64-v3), and PCLMULQDQ.
 
 mod alu;
 mod asm;
@@ -58,6 +58,7 @@ pub(crate) fn is_supported() -> bool {
         && std::is_x86_feature_detected!("bmi2")
         && std::is_x86_feature_detected!("lzcnt")
         && std::is_x86_feature_detected!("popcnt")
+        && std::is_x86_feature_detected!("pclmulqdq")
 }
 
 /// A direct jump that can be linked to another block of the same page.
