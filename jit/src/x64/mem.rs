@@ -246,11 +246,19 @@ impl Translator {
         let table = if base.stores { WRITE } else { READ };
         let limit = 4096 - (base.high - base.low) as i32;
         let slot = base.addend;
-        self.address(base.reg, base.low);
+        // The way from the address to the slot is what a chain of pointers waits for, so it does not go through a copy.
+        let address = match self.pins.pinned(base.reg) {
+            Some(host) if base.low == 0 => host,
+            _ => {
+                self.address(base.reg, base.low);
+                RAX
+            }
+        };
         dynasm!(self.asm ; .arch x64
-            ; rorx Rq(slot), rax, TLB_ROTATE
+            ; rorx Rq(slot), Rq(address), TLB_ROTATE
             ; and Rd(slot), TLB_MASK
         );
+        self.mov(RAX, address);
         if slot == RCX {
             dynasm!(self.asm ; .arch x64 ; sub rax, [r14 + rcx + table] ; cmp rax, limit);
         } else {
