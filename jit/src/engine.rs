@@ -17,7 +17,8 @@ pub enum EngineKind {
     /// Translates blocks to code of the host. On a host without a backend, the same as [`Self::Interp`].
     #[default]
     Jit,
-    /// The same, but translates before the first execution, so that everything that can be translated is.
+    /// The same for tests: translates before the first execution, so that everything that can be translated is, and keeps little
+    /// code, so that old code is retired often.
     Eager,
     /// Executes decoded blocks one operation at a time.
     Interp,
@@ -44,7 +45,9 @@ impl Shared {
             #[cfg(target_arch = "x86_64")]
             cache: match kind {
                 EngineKind::Interp => None,
-                EngineKind::Jit | EngineKind::Eager => crate::cache::CodeCache::new(memory, inspect),
+                EngineKind::Jit | EngineKind::Eager => {
+                    crate::cache::CodeCache::new(memory, inspect, kind == EngineKind::Eager)
+                }
             },
             #[cfg(target_arch = "x86_64")]
             eager: kind == EngineKind::Eager,

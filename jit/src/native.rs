@@ -101,7 +101,11 @@ impl Native {
         loop {
             self.participant.answer(|request| match request {
                 Request::DropWrites(page) => hart.mmu().drop_writes(page),
-                Request::ForgetCode => hart.mmu().exec_clear_all(),
+                Request::ForgetCode => {
+                    hart.mmu().exec_clear_all();
+                    // The jump may be in what is forgotten.
+                    link = None;
+                }
             });
             if hart.polled() {
                 return Exit::Poll;

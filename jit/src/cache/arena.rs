@@ -5,7 +5,10 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use rustix::mm::{MapFlags, MprotectFlags, MremapFlags, ProtFlags, mmap_anonymous, mprotect, mremap, munmap};
+use rustix::mm::{
+    Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags, madvise, mmap_anonymous, mprotect, mremap,
+    munmap,
+};
 
 /// The two mappings. Offsets in the arena are the same in both.
 pub(crate) struct Arena {
@@ -63,6 +66,17 @@ impl Arena {
         unsafe {
             let to = std::ptr::with_exposed_provenance_mut::<u8>(self.writable + offset as usize);
             std::ptr::copy_nonoverlapping(code.as_ptr(), to, code.len());
+        }
+    }
+
+    /// Lets the host take back the page table entries of the writable mapping: what is there counts as resident twice while it
+    /// is mapped twice.
+    pub(crate) fn release_writable(&self) {
+        let address = std::ptr::with_exposed_provenance_mut(self.writable);
+        // SAFETY: the memory is shared with the other mapping, so its contents stay; the next access maps it again.
+        let released = unsafe { madvise(address, self.size, Advice::LinuxDontNeed) };
+        if let Err(error) = released {
+            log::debug!("the host keeps the writable mapping of generated code: {error}");
         }
     }
 

@@ -91,6 +91,9 @@ pub(crate) struct Harts {
 
 impl Harts {
     pub(crate) fn join(&mut self, participant: Arc<Participant>) {
+        // It keeps nothing of what was asked before.
+        participant.asked.store(self.asked, Ordering::SeqCst);
+        participant.answered.store(self.asked, Ordering::SeqCst);
         self.all.push(participant);
     }
 

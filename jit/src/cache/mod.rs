@@ -23,6 +23,7 @@ mod links;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -40,8 +41,9 @@ use links::{Jump, Links, List};
 
 /// Bytes of the arena.
 const ARENA_SIZE: usize = 32 << 20;
+/// The same for tests of the engines, which is small so that they see regions retired.
+const SMALL_ARENA_SIZE: usize = 2 << 20;
 const REGIONS: u32 = 16;
-const REGION_SIZE: u32 = ARENA_SIZE as u32 / REGIONS;
 
 /// A page whose blocks were killed this many times is interpreted from then on.
 const MAX_KILLS: u32 = 200;
@@ -72,7 +74,8 @@ struct Inner {
     /// Where the next code goes, and the end of its region.
     cursor: u32,
     region_end: u32,
-    /// The request by which the region after the cursor's is retired.
+    /// The region after the cursor's, and the request by which it is retired.
+    retiring: Range<u32>,
     retired: u64,
     stats: CacheStats,
 }
@@ -153,12 +156,13 @@ impl Inner {
 }
 
 impl CodeCache {
-    /// An empty cache for code in `memory`. `None` if the host cannot run generated code.
-    pub fn new(memory: &GuestMemory, inspect: &Inspect) -> Option<Arc<Self>> {
+    /// An empty cache for code in `memory`, in a small arena for tests. `None` if the host cannot run generated code.
+    pub fn new(memory: &GuestMemory, inspect: &Inspect, small: bool) -> Option<Arc<Self>> {
         if !backend::is_supported() {
             return None;
         }
-        let arena = Arena::new(ARENA_SIZE)
+        let size = if small { SMALL_ARENA_SIZE } else { ARENA_SIZE };
+        let arena = Arena::new(size)
             .inspect_err(|error| log::warn!("no memory for generated code, guests are interpreted: {error}"))
             .ok()?;
         let (code, thunks) = backend::shared_code();
@@ -179,7 +183,8 @@ impl CodeCache {
             pages: HashMap::default(),
             harts: Harts::default(),
             cursor: (code.len() as u32).next_multiple_of(16),
-            region_end: REGION_SIZE,
+            region_end: size as u32 / REGIONS,
+            retiring: 0..0,
             retired: 0,
             stats: CacheStats { arena_size: arena.size() as u64, ..CacheStats::default() },
         };
@@ -295,8 +300,10 @@ impl CodeCache {
 
     /// Links the direct jump whose displacement is at `site` to the block at `pa`, if that exists.
     pub(crate) fn link(&self, site: u64, pa: u64) {
-        if let Some(field) = self.arena.offset(site) {
-            self.link_in(&mut self.inner.lock(), field, pa);
+        let mut inner = self.inner.lock();
+        // A hart that has not answered yet may come from a region whose links have been forgotten already.
+        if let Some(field) = self.arena.offset(site).filter(|field| !inner.retiring.contains(field)) {
+            self.link_in(&mut inner, field, pa);
         }
     }
 
@@ -338,7 +345,8 @@ impl CodeCache {
     /// Finds room for `size` bytes of code.
     fn allocate(&self, inner: &mut Inner, size: u32) -> Option<u32> {
         let size = size.next_multiple_of(16);
-        if size > REGION_SIZE / 2 {
+        let region_size = self.arena.size() as u32 / REGIONS;
+        if size > region_size / 2 {
             return None;
         }
         if inner.cursor + size > inner.region_end {
@@ -347,9 +355,10 @@ impl CodeCache {
             }
             let next = if inner.region_end as usize == self.arena.size() { 0 } else { inner.region_end };
             inner.cursor = next.max((self.shared_size()).next_multiple_of(16) * u32::from(next == 0));
-            inner.region_end = next + REGION_SIZE;
+            inner.region_end = next + region_size;
             let after = if inner.region_end as usize == self.arena.size() { 0 } else { inner.region_end };
-            self.retire(inner, after..after + REGION_SIZE);
+            self.retire(inner, after..after + region_size);
+            self.arena.release_writable();
         }
         let entry = inner.cursor;
         inner.cursor += size;
@@ -361,7 +370,8 @@ impl CodeCache {
     }
 
     /// Kills all blocks in a part of the arena.
-    fn retire(&self, inner: &mut Inner, region: std::ops::Range<u32>) {
+    fn retire(&self, inner: &mut Inner, region: Range<u32>) {
+        inner.retiring = region.clone();
         let Inner { blocks, links, .. } = &mut *inner;
         let mut old = Vec::new();
         for (&pa, block) in blocks.iter_mut() {
