@@ -20,7 +20,9 @@ RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 
 say "tests on this host"
 cargo build --release --quiet
-cargo test --workspace --release --quiet
+# The system tests run on translated code here, and once more on the interpreter.
+HARTVM_LOCKSTEP_SECONDS=${HARTVM_LOCKSTEP_SECONDS:-60} cargo test --workspace --release --quiet
+HARTVM_ENGINE=interp cargo test --release --quiet --test system
 
 [ "$quick" = quick ] && exit
 
@@ -31,9 +33,10 @@ rustup target add aarch64-unknown-linux-gnu > /dev/null 2>&1
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu'
 cargo build --release --quiet --target aarch64-unknown-linux-gnu
+# There is no backend for it: every engine is the interpreter, and what compares engines is ignored.
 # The tests of the command line run the program itself, which this host cannot start without the emulator.
 HARTVM_FP_ROUNDS=20000 cargo test --release --quiet --target aarch64-unknown-linux-gnu \
-    --workspace --lib --test vectors --test system --test softfloat_host
+    --workspace --lib --test vectors --test system --test lockstep --test softfloat_host
 
 say "guests"
-tests/boot/run "$target/release/hartvm" interp
+tests/boot/run "$target/release/hartvm" jit interp

@@ -16,8 +16,8 @@ use softmmu::{Privilege, Reservation};
 
 /// For each engine a module with a test for each file of vectors.
 macro_rules! tests {
-    ($files:tt $($engine:ident = $kind:expr;)*) => {
-        $(mod $engine {
+    ($files:tt $($(#[$attribute:meta])* $engine:ident = $kind:expr;)*) => {
+        $($(#[$attribute])* mod $engine {
             use super::*;
             tests!(@files $engine $kind; $files);
         })*
@@ -36,6 +36,7 @@ macro_rules! all_files {
         const FILES: &[&str] = &[$(stringify!($file)),*];
         tests! { [$($file)*]
             interpreter = EngineKind::Interp;
+            #[cfg(target_arch = "x86_64")]
             native = EngineKind::Eager;
         }
     };

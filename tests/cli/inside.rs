@@ -135,6 +135,7 @@ fn a_log_that_cannot_be_written_is_reported_once_and_ends() {
 }
 
 /// Ends a line of a map file, and starts a name in a jitdump.
+#[cfg(target_arch = "x86_64")]
 const BLOCK: &str = "rv:80000000";
 
 #[test]

@@ -48,6 +48,7 @@ impl Interp {
     }
 
     /// The same for an engine that uses the executable-code cache for something else.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn make_stale(&mut self) {
         self.blocks.make_stale();
     }
@@ -73,6 +74,7 @@ impl Interp {
     }
 
     /// Runs one block, without the executable-code cache.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn run_block<H: Hart>(&mut self, hart: &mut H) -> Result<(), Trap> {
         let pc = hart.state().pc;
         let block = self.blocks.find(hart.mmu(), pc, false)?;

@@ -4,6 +4,8 @@
 //! [`fp`] and [`branch`] how each operation is carried out. What happens rarely is assembled after the block, in *cold* code.
 //! Hosts need AVX, FMA, BMI1, BMI2, LZCNT and POPCNT (x86-64-v3), and PCLMULQDQ.
 
+#![allow(clippy::useless_conversion, reason = "dynasm converts each register it is given")]
+
 mod alu;
 mod asm;
 mod atomic;
