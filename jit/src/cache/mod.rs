@@ -259,6 +259,8 @@ impl CodeCache {
         place: impl FnOnce(u32) -> (&'a [u8], &'a [Link]),
     ) -> Option<u64> {
         let mut inner = self.inner.lock();
+        // To make room can retire the last other block of the page, which ends the watch; so the versions are compared after it.
+        let entry = self.allocate(&mut inner, size as u32)?;
         for (code, version) in ticket.code.into_iter().zip(ticket.versions) {
             if code.length != 0 && inner.pages.get(&code.page())?.version != version {
                 return None;
@@ -273,7 +275,6 @@ impl CodeCache {
             // The same first half of an instruction, but another page follows it now.
             self.remove(&mut inner, pa);
         }
-        let entry = self.allocate(&mut inner, size as u32)?;
         let (code, links) = place(entry);
         self.arena.write(entry, code);
         if let Some(perf) = self.inspect.perf() {

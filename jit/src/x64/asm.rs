@@ -89,11 +89,6 @@ impl Asm {
         label
     }
 
-    /// Where a bound label is.
-    pub(super) fn offset_of(&self, label: Label) -> u32 {
-        self.labels[label.0 as usize]
-    }
-
     /// Fills in the references to labels; all of them are bound by now.
     pub(super) fn resolve(&mut self) {
         for &(field, label) in &self.fixups {

@@ -6,7 +6,7 @@ use frontend::ir::Fmt;
 use super::asm::Asm;
 use super::regs::{Loc, STATE};
 
-/// Opcodes of [`Asm::scalar`], [`Asm::logic`], [`Asm::compare`] and [`Asm::fma`].
+/// Opcodes of [`Asm::scalar`], [`Asm::logic`], comparisons and [`Asm::fma`].
 pub(super) mod vop {
     pub(in super::super) const LOAD: u8 = 0x10;
     pub(in super::super) const STORE: u8 = 0x11;
