@@ -242,9 +242,9 @@ pub struct Block {
     /// Page offset just past the last instruction; above 4096 only for one instruction across the page edge.
     pub end: u16,
     /// The operations; the last one is a branch, a jump, or a helper that does not return.
-    pub ops: Box<[Op]>,
+    pub ops: Vec<Op>,
     /// Page offset of every instruction, ascending.
-    pub insns: Box<[u16]>,
+    pub insns: Vec<u16>,
 }
 
 /// Most instructions in a block.
@@ -292,7 +292,7 @@ impl Block {
             at += u16::from(len);
         }
         builder.fall_through(i64::from(at));
-        Ok(Block { start, end: at, ops: builder.finish().into(), insns: insns.into() })
+        Ok(Block { start, end: at, ops: builder.finish(), insns })
     }
 
     /// How many instructions come before the one at page offset `at`.

@@ -235,6 +235,7 @@ macro_rules! define_code {
             pub const ALL: &'static [Code] = &[$(Code::$name,)*];
 
             /// How the fields are used.
+            #[inline]
             pub const fn shape(self) -> Shape {
                 match self {
                     $(Code::$name => Shape::$shape,)*

@@ -17,9 +17,10 @@ pub enum EngineKind {
     /// Translates blocks to code of the host. On a host without a backend, the same as [`Self::Interp`].
     #[default]
     Jit,
-    /// The same for tests: translates before the first execution, so that everything that can be translated is, and keeps little
-    /// code, so that old code is retired often.
+    /// The same, but translates before the first execution, so that everything that can be translated is.
     Eager,
+    /// As [`Self::Eager`], in an arena so small that old code is retired all the time.
+    Cramped,
     /// Executes decoded blocks one operation at a time.
     Interp,
 }
@@ -45,12 +46,12 @@ impl Shared {
             #[cfg(target_arch = "x86_64")]
             cache: match kind {
                 EngineKind::Interp => None,
-                EngineKind::Jit | EngineKind::Eager => {
-                    crate::cache::CodeCache::new(memory, inspect, kind == EngineKind::Eager)
+                EngineKind::Jit | EngineKind::Eager | EngineKind::Cramped => {
+                    crate::cache::CodeCache::new(memory, inspect, kind == EngineKind::Cramped)
                 }
             },
             #[cfg(target_arch = "x86_64")]
-            eager: kind == EngineKind::Eager,
+            eager: kind != EngineKind::Jit,
         }
     }
 

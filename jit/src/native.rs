@@ -27,6 +27,8 @@ pub struct Native {
     interp: Interp,
     decoder: Arc<Decoder>,
     translator: Translator,
+    /// The halfwords that were decoded last.
+    halves: Vec<u16>,
     /// How often a block is interpreted before it is translated.
     cold_runs: u8,
     heat: Box<[u8]>,
@@ -63,6 +65,7 @@ impl Native {
             interp: Interp::for_cold_blocks(Arc::clone(&decoder)),
             decoder,
             translator: Translator::new(cache.thunks),
+            halves: Vec::new(),
             cold_runs: if eager { 0 } else { COLD_RUNS },
             heat: vec![0; 1 << HEAT_BITS].into(),
             stats: EngineStats::default(),
@@ -228,12 +231,16 @@ impl Native {
             *heat += 1;
             return None;
         }
+        let block = self.cut(mmu, code)?;
         if code[1].length == 0 {
-            code[0].length = length(&self.cut(mmu, code)?);
+            code[0].length = length(&block);
         }
         let ticket = self.cache.begin(code)?;
-        // Now that stores are noticed: what was read before may have been overwritten unnoticed.
-        let block = self.cut(mmu, code).filter(|again| length(again) == code[0].length + code[1].length)?;
+        // What was read before stores were noticed may have been overwritten unnoticed.
+        let halves = code.iter().flat_map(|part| (part.pa..part.pa + part.length).step_by(2));
+        if !halves.zip(&self.halves).all(|(pa, half)| mmu.read_code_u16(pa) == Ok(*half)) {
+            return None;
+        }
         *heat_slot(&mut self.heat, pa) = 0;
         self.translator.translate(&block, (pa >> 12) as u32);
         let size = self.translator.code().len();
@@ -274,8 +281,10 @@ impl Native {
         }
     }
 
-    /// Decodes the block that starts at `code`.
-    fn cut(&self, mmu: &Mmu, code: [Span; 2]) -> Option<Block> {
+    /// Decodes the block that starts at `code`, and keeps what it read in `halves`.
+    fn cut(&mut self, mmu: &Mmu, code: [Span; 2]) -> Option<Block> {
+        let halves = &mut self.halves;
+        halves.clear();
         let (start, page) = ((code[0].pa & 0xfff) as u16, code[0].pa & !0xfff);
         let (limit, second) = match code[1].length {
             0 => (frontend::builder::MAX_INSNS, None),
@@ -283,7 +292,9 @@ impl Native {
         };
         let block = Block::cut(&self.decoder, start, limit, |at| {
             let pa = if at < 4096 { Some(page + u64::from(at)) } else { second };
-            mmu.read_code_u16(pa.ok_or(())?).map_err(drop)
+            let half = mmu.read_code_u16(pa.ok_or(())?).map_err(drop)?;
+            halves.push(half);
+            Ok::<u16, ()>(half)
         });
         block.ok()
     }

@@ -119,7 +119,7 @@ fn long(random: &mut Random, table: &mut [u64]) -> (Vec<u32>, u64) {
 fn code_that_does_not_fit_is_translated_again() {
     let mut random = Random::new(1);
     let mut table: Vec<u64> = (0..250).map(|_| random.next()).collect();
-    let machine = harness::machine_of("max", 2, "arena", &program(), EngineKind::Eager);
+    let machine = harness::machine_of("max", 2, "arena", &program(), EngineKind::Cramped);
     let write = |address: u64, bytes: Vec<u8>| machine.memory().write(address, &bytes).expect("RAM");
     write(TABLE, table.iter().copied().flat_map(u64::to_le_bytes).collect());
     let (words, sum) = long(&mut random, &mut table);

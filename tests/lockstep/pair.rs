@@ -243,7 +243,7 @@ impl Side {
 
 impl Pair {
     pub(crate) fn new(name: &str) -> Self {
-        Self { sides: [EngineKind::Interp, EngineKind::Eager].map(|kind| Side::new(name, kind)) }
+        Self { sides: [EngineKind::Interp, EngineKind::Cramped].map(|kind| Side::new(name, kind)) }
     }
 
     /// Runs a program on both machines. Says how they differ, if they do.

@@ -131,6 +131,12 @@ fn eager() {
 
 #[test]
 #[cfg(target_arch = "x86_64")]
+fn cramped() {
+    a_rewritten_function_is_never_stale("rewrite-cramped", EngineKind::Cramped);
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
 fn usual() {
     a_rewritten_function_is_never_stale("rewrite-usual", EngineKind::Jit);
 }

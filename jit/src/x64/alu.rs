@@ -139,11 +139,13 @@ impl Translator {
         {
             (a, b) = (b, a);
         }
-        if width == Width::Q && op.rd == a && self.pins.pinned(a).is_none() && op.rd != Reg::SINK {
-            if let Loc::Reg(from) = self.pins.loc(b) {
-                // The other direction of the same opcode.
-                return self.asm.rm(Width::Q, &[opcode & !2], from, self.pins.loc(a));
-            }
+        if width == Width::Q
+            && op.rd == a
+            && op.rd != Reg::SINK
+            && let (to @ Loc::Slot(_), Loc::Reg(from)) = (self.pins.loc(a), self.pins.loc(b))
+        {
+            // The other direction of the same opcode.
+            return self.asm.rm(Width::Q, &[opcode & !2], from, to);
         }
         let d = self.target(op.rd, if op.rd == a { &[] } else { std::slice::from_ref(&b) });
         self.copy(d, a);

@@ -79,6 +79,7 @@ pub(crate) struct Translator {
     asm: Asm,
     thunks: Thunks,
     cold: Vec<Cold>,
+    spare: Vec<Cold>,
     /// Operations that the code refers to.
     data: Vec<(Label, Op)>,
     /// Bytes of the code before that.
@@ -121,6 +122,7 @@ impl Translator {
             asm,
             thunks,
             cold: Vec::new(),
+            spare: Vec::new(),
             data: Vec::new(),
             instructions: 0,
             links: Vec::new(),
@@ -166,15 +168,20 @@ impl Translator {
             at += self.op(&ops, at);
         }
         self.ops = ops;
+        // Cold code can have cold code of its own. The buffers go back and forth, to be used again for the next block.
+        let mut cold = std::mem::take(&mut self.spare);
         while !self.cold.is_empty() {
-            for cold in std::mem::take(&mut self.cold) {
+            std::mem::swap(&mut cold, &mut self.cold);
+            for cold in cold.drain(..) {
                 cold(self);
             }
         }
+        self.spare = cold;
         self.exchange_subroutines();
         self.instructions = self.asm.here();
         self.asm.align(8, 0xcc);
-        for (label, op) in std::mem::take(&mut self.data) {
+        let mut data = std::mem::take(&mut self.data);
+        for (label, op) in data.drain(..) {
             self.asm.bind(label);
             // The layout of `Op`, which is repr(C).
             let Op { code, rd, a, b, c, aux, at, imm } = op;
@@ -182,6 +189,7 @@ impl Translator {
             self.asm.push_u16(at);
             self.asm.push_i64(imm);
         }
+        self.data = data;
         self.asm.resolve();
     }
 
@@ -197,9 +205,10 @@ impl Translator {
 
     /// Makes the last block's code right for a place in the arena.
     pub(crate) fn place(&mut self, offset: u32) -> (&[u8], &[Link]) {
-        for (field, target) in std::mem::take(&mut self.asm.external) {
+        let Asm { bytes, external, .. } = &mut self.asm;
+        for (field, target) in external.drain(..) {
             let relative = target.wrapping_sub(offset + field + 4);
-            self.asm.bytes[field as usize..][..4].copy_from_slice(&relative.to_le_bytes());
+            bytes[field as usize..][..4].copy_from_slice(&relative.to_le_bytes());
         }
         (&self.asm.bytes, &self.links)
     }
