@@ -33,7 +33,7 @@ rustup target add aarch64-unknown-linux-gnu > /dev/null 2>&1
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu'
 cargo build --release --quiet --target aarch64-unknown-linux-gnu
-# There is no backend for it: every engine is the interpreter, and what compares engines is ignored.
+# There is no backend for it: every engine is the interpreter, and what compares engines is left out.
 # The tests of the command line run the program itself, which this host cannot start without the emulator.
 HARTVM_FP_ROUNDS=20000 cargo test --release --quiet --target aarch64-unknown-linux-gnu \
     --workspace --lib --test vectors --test system --test lockstep --test softfloat_host

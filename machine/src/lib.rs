@@ -19,6 +19,7 @@ pub mod timer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use devicetree::Node;
@@ -162,6 +163,8 @@ pub struct Machine {
     uart: Arc<Uart16550>,
     console: Option<Arc<Console>>,
     room: Room,
+    /// It has been turned on before.
+    used: AtomicBool,
 }
 
 impl Machine {
@@ -263,7 +266,7 @@ impl Machine {
             inspect,
         };
         let system = Arc::new(System::new(parts));
-        Ok(Self { config, system, tree, boot, uart, console, room })
+        Ok(Self { config, system, tree, boot, uart, console, room, used: AtomicBool::new(false) })
     }
 
     /// The device tree that describes the machine.
@@ -321,7 +324,10 @@ impl Machine {
     /// # Errors
     /// When the images do not fit, or the host has no threads left.
     pub fn start(&self) -> Result<Running<'_>, Error> {
-        self.system.reset();
+        // Consoles may have taken input before the machine is turned on for the first time; a reset would lose it.
+        if self.used.swap(true, Ordering::SeqCst) {
+            self.system.reset();
+        }
         self.boot.write_images(&self.system.memory)?;
         let mut running = Running { machine: self, threads: Vec::new() };
         for id in 0..self.config.harts {

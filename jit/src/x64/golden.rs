@@ -440,11 +440,11 @@ fn text(topic: &Topic) -> String {
         if !seen.insert(title.clone()) {
             continue;
         }
-        let insns: Box<[u16]> = ops.iter().map(|op| op.at).collect();
+        let insns: Vec<u16> = ops.iter().map(|op| op.at).collect();
         let end = insns[insns.len() - 1] + 4;
         let mark = Op { imm: 1, ..op(Code::Const, MARK, 0, 0) };
         let all: Vec<Op> = ops.iter().copied().chain([mark]).collect();
-        translator.translate(&Block { start: AT, end, ops: all.into(), insns }, PAGE);
+        translator.translate(&Block { start: AT, end, ops: all, insns }, PAGE);
         let listing = listing(&translator, &names);
         let (title, code) = (title.join(" / "), listing.join("; "));
         let is_long = title.len() + code.len() > WIDTH || listing.iter().any(|line| line.ends_with(':'));
