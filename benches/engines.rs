@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use frontend::Opcode::{
-    Add, Addi, Andi, Bne, FaddD, FcvtDL, FdivD, FmaddD, FmulD, FsubD, Jal, Jalr, Ld, Lw, Or, Sd, Slli, Srli,
-    Sub, Sw, Xor,
+    Add, Addi, Bne, FaddD, FcvtDL, FdivD, FmaddD, FmulD, FsubD, Jal, Jalr, Ld, Lw, Sd, Slli, Srli, Sw,
 };
 use frontend::encode::Operands;
 use guest::Guest;
@@ -32,16 +31,7 @@ fn repeat(before: &[u32], body: &[u32]) -> Vec<u32> {
 }
 
 fn integer() -> Vec<u32> {
-    let body = [
-        asm::r(Add, A1, A1, A2),
-        asm::i(Slli, A3, A1, 7),
-        asm::r(Xor, A2, A2, A3),
-        asm::i(Srli, A3, A2, 9),
-        asm::r(Sub, A1, A1, A3),
-        asm::i(Andi, A3, A1, 255),
-        asm::r(Or, A2, A2, A3),
-    ];
-    repeat(&[], &body)
+    repeat(&[], &asm::arithmetic())
 }
 
 /// Goes through 32 KiB again and again. All registers hold the address of data at first.

@@ -6,8 +6,8 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use frontend::Opcode::{Add, Addi, Andi, Bne, Or, Sd, Slli, Srli, Sub, Sw, Xor};
-use harness::asm::{self, A0, A1, A2, A3, T0, T1, ZERO};
+use frontend::Opcode::{Addi, Bne, Sd, Sw};
+use harness::asm::{self, A0, A1, A2, T0, T1, ZERO};
 use machine::devices::sifive_test::PowerEvent;
 
 /// Times round the loop, and instructions in it.
@@ -25,16 +25,10 @@ fn program() -> Vec<u32> {
     const FINISHER: i64 = 0x10_0000;
     const PASS: i64 = 0x5555;
     let body = [
-        asm::r(Add, A1, A1, A2),
-        asm::i(Slli, A3, A1, 7),
-        asm::r(Xor, A2, A2, A3),
-        asm::i(Srli, A3, A2, 9),
-        asm::r(Sub, A1, A1, A3),
-        asm::i(Andi, A3, A1, 255),
-        asm::r(Or, A2, A2, A3),
-        asm::i(Addi, A0, A0, -1),
-        asm::s(Bne, ZERO, A0, -4 * i64::from(LOOP - 1)),
-    ];
+        asm::arithmetic().as_slice(),
+        &[asm::i(Addi, A0, A0, -1), asm::s(Bne, ZERO, A0, -4 * i64::from(LOOP - 1))],
+    ]
+    .concat();
     assert_eq!(body.len() as u32, LOOP);
     [
         asm::li_64(A0, ROUNDS.into()),

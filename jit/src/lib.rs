@@ -4,6 +4,7 @@
 //! [`softfloat`] is the exact floating point that it uses and that other engines are judged by. [`native`] runs generated
 //! code, which `cache` keeps and a backend makes: `x64` on x86-64 hosts. [`inspect`] shows a user what they do.
 
+mod address_map;
 #[cfg(target_arch = "x86_64")]
 mod cache;
 pub mod context;

@@ -102,3 +102,17 @@ pub(crate) fn j(offset: i64) -> u32 {
 pub(crate) fn nop() -> u32 {
     li(ZERO, 0)
 }
+
+/// Arithmetic on a1, a2 and a3, each step of which depends on the one before: the body of a loop to measure.
+pub(crate) fn arithmetic() -> [u32; 7] {
+    use Opcode::{Add, Andi, Or, Slli, Srli, Sub, Xor};
+    [
+        r(Add, A1, A1, A2),
+        i(Slli, A3, A1, 7),
+        r(Xor, A2, A2, A3),
+        i(Srli, A3, A2, 9),
+        r(Sub, A1, A1, A3),
+        i(Andi, A3, A1, 255),
+        r(Or, A2, A2, A3),
+    ]
+}

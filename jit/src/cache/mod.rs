@@ -21,8 +21,6 @@ mod arena;
 mod harts;
 mod links;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
@@ -32,6 +30,7 @@ use softmmu::{CodeWatcher, GuestMemory, PAGE_SIZE};
 pub(crate) use arena::Arena;
 pub(crate) use harts::{Participant, Request};
 
+use crate::address_map::AddressMap;
 use crate::backend::{self, Link, Thunks};
 use crate::inspect::Inspect;
 use crate::inspect::log::{Category, Log};
@@ -62,12 +61,12 @@ pub struct CodeCache {
     inner: Mutex<Inner>,
 }
 
-type Pages = HashMap<u64, Page, BuildHasherDefault<AddressHasher>>;
+type Pages = AddressMap<Page>;
 
 struct Inner {
-    blocks: HashMap<u64, Block, BuildHasherDefault<AddressHasher>>,
+    blocks: AddressMap<Block>,
     /// Where blocks that cross a page edge go on.
-    second_pages: HashMap<u64, u64, BuildHasherDefault<AddressHasher>>,
+    second_pages: AddressMap<u64>,
     links: Links,
     pages: Pages,
     harts: Harts,
@@ -177,10 +176,10 @@ impl CodeCache {
             }
         }
         let inner = Inner {
-            blocks: HashMap::default(),
-            second_pages: HashMap::default(),
+            blocks: AddressMap::default(),
+            second_pages: AddressMap::default(),
             links: Links::default(),
-            pages: HashMap::default(),
+            pages: AddressMap::default(),
             harts: Harts::default(),
             cursor: (code.len() as u32).next_multiple_of(16),
             region_end: size as u32 / REGIONS,
@@ -442,26 +441,5 @@ impl CodeCache {
             }
             self.remove(inner, start);
         }
-    }
-}
-
-/// Physical addresses are spread enough that one multiplication hashes them well.
-#[derive(Default)]
-pub(crate) struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte) ^ self.0);
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        let product = (value ^ value >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = product ^ product >> 32;
     }
 }

@@ -3,13 +3,12 @@
 //! A cached block stays valid until `fence.i`: until then the architecture lets a hart fetch old code. Afterwards a block
 //! is compared with memory before it is used again, so code that did not change is not decoded again.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use frontend::{Block, Decoder};
 use softmmu::{Mmu, Trap, cause};
 
+use crate::address_map::AddressMap;
 use crate::inspect::log::Log;
 
 struct Cached {
@@ -25,7 +24,7 @@ pub(super) struct Blocks {
     /// Most blocks kept.
     limit: usize,
     cached: Vec<Cached>,
-    by_address: HashMap<u64, u32, BuildHasherDefault<AddressHasher>>,
+    by_address: AddressMap<u32>,
     /// Counts `fence.i`.
     epoch: u64,
     /// A block that must not be found again: it depends on two pages, or on permissions finer than a page.
@@ -39,7 +38,7 @@ impl Blocks {
             decoder,
             limit,
             cached: Vec::new(),
-            by_address: HashMap::default(),
+            by_address: AddressMap::default(),
             epoch: 0,
             single: None,
             log,
@@ -133,24 +132,4 @@ fn decode(decoder: &Decoder, mmu: &Mmu, pc: u64, pa: u64, epoch: u64) -> Result<
 
 fn same_code(mmu: &Mmu, pa: u64, code: &[u16]) -> bool {
     (pa..).step_by(2).zip(code).all(|(pa, half)| mmu.read_code_u16(pa).is_ok_and(|now| now == *half))
-}
-
-/// Physical addresses are spread enough that one multiplication hashes them well.
-#[derive(Default)]
-struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte) ^ self.0);
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = (value ^ value >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
 }
