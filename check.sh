@@ -36,7 +36,7 @@ cargo build --release --quiet --target aarch64-unknown-linux-gnu
 # There is no backend for it: every engine is the interpreter, and what compares engines is left out.
 # The tests of the command line run the program itself, which this host cannot start without the emulator.
 HARTVM_FP_ROUNDS=20000 cargo test --release --quiet --target aarch64-unknown-linux-gnu \
-    --workspace --lib --test vectors --test system --test lockstep --test softfloat_host
+    --workspace --lib --test vectors --test system --test softfloat_host
 
 say "guests"
 tests/boot/run "$target/release/hartvm" jit interp

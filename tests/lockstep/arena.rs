@@ -115,7 +115,6 @@ fn long(random: &mut Random, table: &mut [u64]) -> (Vec<u32>, u64) {
 }
 
 #[test]
-#[cfg(target_arch = "x86_64")]
 fn code_that_does_not_fit_is_translated_again() {
     let mut random = Random::new(1);
     let mut table: Vec<u64> = (0..250).map(|_| random.next()).collect();

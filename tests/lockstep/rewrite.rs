@@ -124,19 +124,16 @@ fn a_rewritten_function_is_never_stale(name: &str, engine: EngineKind) {
 }
 
 #[test]
-#[cfg(target_arch = "x86_64")]
 fn eager() {
     a_rewritten_function_is_never_stale("rewrite-eager", EngineKind::Eager);
 }
 
 #[test]
-#[cfg(target_arch = "x86_64")]
 fn cramped() {
     a_rewritten_function_is_never_stale("rewrite-cramped", EngineKind::Cramped);
 }
 
 #[test]
-#[cfg(target_arch = "x86_64")]
 fn usual() {
     a_rewritten_function_is_never_stale("rewrite-usual", EngineKind::Jit);
 }
