@@ -18,6 +18,7 @@ use blocks::Blocks;
 
 /// Most blocks kept; past that the cache starts afresh.
 const MAX_BLOCKS: usize = 1 << 16;
+#[cfg(target_arch = "x86_64")]
 const COLD_BLOCKS: usize = 1 << 11;
 
 /// One hart's interpreter: its decoder and its cache of decoded blocks.
@@ -37,6 +38,7 @@ impl Interp {
     }
 
     /// An interpreter for what another engine leaves to it, which keeps few blocks.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn for_cold_blocks(decoder: Arc<Decoder>) -> Self {
         Self { blocks: Blocks::new(decoder, COLD_BLOCKS, None) }
     }
