@@ -87,10 +87,9 @@ impl Native {
 
     /// Runs `hart` until it is polled or an instruction traps.
     pub fn run<H: Hart>(&mut self, hart: &mut H) -> Exit {
-        let participant = Arc::clone(&self.participant);
-        participant.set_inside(true);
+        self.participant.set_inside(true);
         let exit = self.run_inside(hart);
-        participant.set_inside(false);
+        self.participant.set_inside(false);
         exit
     }
 

@@ -181,7 +181,7 @@ impl CodeCache {
             links: Links::default(),
             pages: AddressMap::default(),
             harts: Harts::default(),
-            cursor: (code.len() as u32).next_multiple_of(16),
+            cursor: first_place(&thunks),
             region_end: size as u32 / REGIONS,
             retiring: 0..0,
             retired: 0,
@@ -258,13 +258,6 @@ impl CodeCache {
         place: impl FnOnce(u32) -> (&'a [u8], &'a [Link]),
     ) -> Option<u64> {
         let mut inner = self.inner.lock();
-        // To make room can retire the last other block of the page, which ends the watch; so the versions are compared after it.
-        let entry = self.allocate(&mut inner, size as u32)?;
-        for (code, version) in ticket.code.into_iter().zip(ticket.versions) {
-            if code.length != 0 && inner.pages.get(&code.page())?.version != version {
-                return None;
-            }
-        }
         let pa = ticket.code[0].pa;
         if let Some(block) = inner.blocks.get(&pa) {
             if inner.code(pa, block) == ticket.code {
@@ -273,6 +266,13 @@ impl CodeCache {
             }
             // The same first half of an instruction, but another page follows it now.
             self.remove(&mut inner, pa);
+        }
+        let entry = self.allocate(&mut inner, size as u32)?;
+        // Both can take the last other block from a page, which ends the watch; so the versions are compared after them.
+        for (code, version) in ticket.code.into_iter().zip(ticket.versions) {
+            if code.length != 0 && inner.pages.get(&code.page())?.version != version {
+                return None;
+            }
         }
         let (code, links) = place(entry);
         self.arena.write(entry, code);
@@ -353,20 +353,17 @@ impl CodeCache {
             if !inner.harts.have_answered(inner.retired) {
                 return None;
             }
-            let next = if inner.region_end as usize == self.arena.size() { 0 } else { inner.region_end };
-            inner.cursor = next.max((self.shared_size()).next_multiple_of(16) * u32::from(next == 0));
+            let after = |end: u32| if end as usize == self.arena.size() { 0 } else { end };
+            let next = after(inner.region_end);
+            inner.cursor = if next == 0 { first_place(&self.thunks) } else { next };
             inner.region_end = next + region_size;
-            let after = if inner.region_end as usize == self.arena.size() { 0 } else { inner.region_end };
+            let after = after(inner.region_end);
             self.retire(inner, after..after + region_size);
             self.arena.release_writable();
         }
         let entry = inner.cursor;
         inner.cursor += size;
         Some(entry)
-    }
-
-    fn shared_size(&self) -> u32 {
-        backend::shared_size(&self.thunks)
     }
 
     /// Kills all blocks in a part of the arena.
@@ -396,6 +393,11 @@ impl CodeCache {
             }
         }
     }
+}
+
+/// Where the first block of the arena goes: behind the shared code.
+fn first_place(thunks: &Thunks) -> u32 {
+    backend::shared_size(thunks).next_multiple_of(16)
 }
 
 /// What the memory knows of the cache, which itself refers to the memory.
@@ -441,5 +443,55 @@ impl CodeCache {
             }
             self.remove(inner, start);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RAM: u64 = 0x8000_0000;
+    /// An instruction across the edge of the first page.
+    const START: u64 = RAM + 0xffe;
+
+    fn cache() -> (GuestMemory, Arc<CodeCache>) {
+        let memory = GuestMemory::new(RAM, 1 << 20).unwrap();
+        let cache = CodeCache::new(&memory, &Inspect::default(), true).expect("this host has a backend");
+        (memory, cache)
+    }
+
+    /// The instruction with its second half in the given page.
+    fn across(page: u64) -> [Span; 2] {
+        [Span { pa: START, length: 2 }, Span { pa: RAM + page * PAGE_SIZE, length: 2 }]
+    }
+
+    fn publish(cache: &CodeCache, code: [Span; 2]) -> Option<u64> {
+        // The first instruction of an entry has at least five bytes.
+        const NOPS: [u8; 16] = [0x90; 16];
+        cache.publish(cache.begin(code)?, 1, NOPS.len(), |_| (&NOPS, &[]))
+    }
+
+    #[test]
+    fn a_store_to_either_page_kills_a_block_across_them() {
+        for written in [START, RAM + PAGE_SIZE] {
+            let (memory, cache) = cache();
+            assert_eq!(publish(&cache, across(1)), cache.find(across(1)));
+            assert!(cache.find(across(1)).is_some());
+            memory.write(written, &[0xff]).unwrap();
+            assert_eq!(cache.find(across(1)), None, "{written:#x}");
+        }
+    }
+
+    #[test]
+    fn a_block_whose_second_page_is_another_now_is_watched_too() {
+        let (memory, cache) = cache();
+        publish(&cache, across(1)).unwrap();
+        assert_eq!(cache.find(across(2)), None);
+        // The first attempt may find that the old block's end has ended the watch of the first page.
+        let entry = publish(&cache, across(2)).or_else(|| publish(&cache, across(2)));
+        assert!(entry.is_some() && cache.find(across(2)) == entry);
+        assert_eq!(cache.find(across(1)), None);
+        memory.write(START, &[0xff]).unwrap();
+        assert_eq!(cache.find(across(2)), None);
     }
 }
