@@ -222,6 +222,12 @@ impl Asm {
         }
     }
 
+    /// Compares a byte of the state.
+    pub(super) fn cmp_byte(&mut self, slot: i32, imm: u8) {
+        self.rm(Width::D, &[0x80], 7, Loc::Slot(slot));
+        self.push(imm);
+    }
+
     /// Shifts and rotates by a constant: `number` is 0 rol, 1 ror, 4 shl, 5 shr, 7 sar.
     pub(super) fn shift_imm(&mut self, width: Width, number: u8, rm: Loc, imm: u8) {
         self.rm(width, &[0xc1], number, rm);

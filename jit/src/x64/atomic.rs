@@ -1,21 +1,14 @@
 //! Atomic accesses, as instructions of the host on the place that the TLB gives. Misaligned addresses, devices, pages with code
 //! and the narrow and the 128-bit operations are left to the interpreter.
 
-use std::mem::offset_of;
-
 use dynasm::dynasm;
 use dynasmrt::DynasmApi;
 use frontend::ir::{Amo, AmoOp, Code, Op, Reg};
-use softmmu::{Context, Entry};
 
 use super::Translator;
 use super::asm::{Cc, Label, Width, op};
-use super::entry::{TLB_MASK, TLB_ROTATE};
 use super::regs::{Loc, RAX, RCX, RDX, field};
-
-const READ: i32 = Context::READ_OFFSET as i32;
-const WRITE: i32 = Context::WRITE_OFFSET as i32;
-const ADDEND: i32 = offset_of!(Entry, addend) as i32;
+use super::tlb::{self, READ, WRITE};
 
 const LOCK: u8 = 0xf0;
 
@@ -36,11 +29,7 @@ impl Translator {
         }
         self.asm.bind(done);
         let op = *o;
-        self.cold(move |t| {
-            t.asm.bind(slow);
-            t.step(&op);
-            t.asm.jmp(done);
-        });
+        self.cold_branch(slow, done, move |t| t.step(&op));
     }
 
     /// `rax = host address`, or to `slow`. Clobbers rcx and rdx.
@@ -50,15 +39,7 @@ impl Translator {
         self.copy(RAX, o.a);
         dynasm!(self.asm ; .arch x64 ; test al, (size - 1) as i8);
         self.asm.jcc(Cc::NotEqual, slow);
-        dynasm!(self.asm ; .arch x64
-            ; rorx rcx, rax, TLB_ROTATE
-            ; and ecx, TLB_MASK
-            ; mov rdx, rax
-            ; sub rdx, [r14 + rcx + table]
-            ; cmp rdx, 4096 - size
-        );
-        self.asm.jcc(Cc::Above, slow);
-        dynasm!(self.asm ; .arch x64 ; add rax, [r14 + rcx + table + ADDEND]);
+        tlb::locate(&mut self.asm, table, size, slow);
     }
 
     /// Writes an old value that is in a host register to `rd`.
@@ -104,11 +85,9 @@ impl Translator {
         self.set(Cc::NotEqual, o.rd);
         self.asm.bind(done);
         let rd = o.rd;
-        self.cold(move |t| {
-            t.asm.bind(fail);
+        self.cold_branch(fail, done, move |t| {
             t.asm.mov_imm(RAX, 1);
             t.put(rd, RAX);
-            t.asm.jmp(done);
         });
     }
 

@@ -54,23 +54,17 @@ impl Translator {
     /// where interrupts may have to be taken at once.
     fn csr_or_call(&mut self, o: &Op, inline: impl FnOnce(&mut Self)) {
         let (slow, done) = (self.asm.label(), self.asm.label());
-        self.asm.rm(Width::D, &[0x80], 7, Loc::Slot(field!(privilege)));
-        self.asm.push(Privilege::User as u8);
+        self.asm.cmp_byte(field!(privilege), Privilege::User as u8);
         self.asm.jcc(Cc::Equal, slow);
         let enables = CsrAccess::from_bits(o.aux) == CsrAccess::Set;
         if enables {
-            self.asm.rm(Width::D, &[0x80], 7, Loc::Slot(field!(interrupt_waits)));
-            self.asm.push(0);
+            self.asm.cmp_byte(field!(interrupt_waits), 0);
             self.asm.jcc(Cc::NotEqual, slow);
         }
         inline(self);
         self.asm.bind(done);
         let op = *o;
-        self.cold(move |t| {
-            t.asm.bind(slow);
-            t.call_helper(&op);
-            t.asm.jmp(done);
-        });
+        self.cold_branch(slow, done, move |t| t.call_helper(&op));
     }
 
     fn plain_csr(&mut self, slot: i32, mask: i8, access: CsrAccess, o: &Op) {

@@ -4,15 +4,13 @@
 //! something can go wrong: bits 15 to 0 are the instruction's offset in its page, the bits above how many instructions of
 //! the block have not retired before it, which is what the block has counted too many.
 
-use std::mem::offset_of;
-
 use dynasm::dynasm;
 use dynasmrt::DynasmApi;
 use frontend::ir::Fmt;
-use softmmu::{Context, Entry, TLB_BITS};
 
 use super::asm::{Asm, Cc, Label, Width, op};
 use super::regs::{F_PINS, Loc, PINS, RAX, RCX, VOLATILE_PINS, f_slot, field, x_slot};
+use super::tlb::{self, READ, WRITE};
 use super::vex::Rm;
 use crate::context::mstatus;
 
@@ -100,16 +98,6 @@ pub(crate) struct Thunks {
     pub(super) end: u32,
 }
 
-const READ: i32 = Context::READ_OFFSET as i32;
-const WRITE: i32 = Context::WRITE_OFFSET as i32;
-const ADDEND: i32 = offset_of!(Entry, addend) as i32;
-
-/// Mask of the offset of an address' slot in a table of the TLB, after a rotation by [`TLB_ROTATE`].
-pub(super) const TLB_MASK: i32 = ((1 << TLB_BITS) - 1) << 4;
-/// See [`TLB_MASK`].
-pub(super) const TLB_ROTATE: i8 = 12 - 4;
-const _: () = assert!(size_of::<Entry>() == 16);
-
 /// Assembles the shared code for the start of the arena.
 pub(crate) fn emit(asm: &mut Asm) -> Thunks {
     let tables = Tables::emit(asm);
@@ -122,7 +110,11 @@ pub(crate) fn emit(asm: &mut Asm) -> Thunks {
     thunks.interpret = start(asm);
     asm.mov_imm(RAX, exit::INTERPRET);
     asm.jmp(refuse);
-    let shared = Shared { fp_save, fp_load, refuse };
+    start(asm);
+    let trap = asm.bind_here();
+    asm.mov_imm(RAX, exit::TRAP);
+    asm.jmp(refuse);
+    let shared = Shared { fp_save, fp_load, refuse, trap };
     for log2 in 0..4 {
         thunks.load[log2] = emit_load(asm, &shared, 1 << log2);
         thunks.store[log2] = emit_store(asm, &shared, 1 << log2);
@@ -140,6 +132,8 @@ struct Shared {
     fp_save: Label,
     fp_load: Label,
     refuse: Label,
+    /// As `refuse`, for a trap.
+    trap: Label,
 }
 
 /// Constants between the code.
@@ -326,37 +320,19 @@ fn call_rust(asm: &mut Asm, shared: &Shared, callback: i32) {
     asm.bind(done);
 }
 
-/// Turns the address in rax into the host's, or jumps to the label. Clobbers rcx and rdx.
-fn probe(asm: &mut Asm, table: i32, size: i32) -> Label {
-    let miss = asm.label();
-    dynasm!(asm ; .arch x64
-        ; rorx rdx, rax, TLB_ROTATE
-        ; and edx, TLB_MASK
-        ; mov rcx, rax
-        ; sub rcx, [r14 + rdx + table]
-        ; cmp rcx, 4096 - size
-    );
-    asm.jcc(Cc::Above, miss);
-    dynasm!(asm ; .arch x64 ; add rax, [r14 + rdx + table + ADDEND]);
-    miss
-}
-
 /// What follows the call of a memory access: its result is in rax, the site on the stack.
 fn finish_access(asm: &mut Asm, shared: &Shared) {
-    let trap = asm.label();
     load_pins(asm, &PINS[..VOLATILE_PINS]);
     dynasm!(asm ; .arch x64 ; pop rcx ; test rax, rax);
-    asm.jcc(Cc::Equal, trap);
+    asm.jcc(Cc::Equal, shared.trap);
     dynasm!(asm ; .arch x64 ; ret);
-    asm.bind(trap);
-    asm.mov_imm(RAX, exit::TRAP);
-    asm.jmp(shared.refuse);
 }
 
 fn emit_load(asm: &mut Asm, shared: &Shared, size: i32) -> u32 {
     let load = start(asm);
     dynasm!(asm ; .arch x64 ; push rcx);
-    let miss = probe(asm, READ, size);
+    let miss = asm.label();
+    tlb::locate(asm, READ, size, miss);
     dynasm!(asm ; .arch x64 ; pop rcx ; ret);
     asm.bind(miss);
     store_pins(asm, &PINS[..VOLATILE_PINS]);
@@ -369,7 +345,8 @@ fn emit_load(asm: &mut Asm, shared: &Shared, size: i32) -> u32 {
 fn emit_store(asm: &mut Asm, shared: &Shared, size: i32) -> u32 {
     let store = start(asm);
     dynasm!(asm ; .arch x64 ; push rcx ; push rdx);
-    let miss = probe(asm, WRITE, size);
+    let miss = asm.label();
+    tlb::locate(asm, WRITE, size, miss);
     dynasm!(asm ; .arch x64 ; pop rdx ; pop rcx ; ret);
     asm.bind(miss);
     dynasm!(asm ; .arch x64 ; pop rdx);
@@ -382,24 +359,19 @@ fn emit_store(asm: &mut Asm, shared: &Shared, size: i32) -> u32 {
 
 fn emit_step(asm: &mut Asm, shared: &Shared) -> u32 {
     let step = start(asm);
-    let trap = asm.label();
     dynasm!(asm ; .arch x64 ; push rcx);
     store_pins(asm, &PINS);
     dynasm!(asm ; .arch x64 ; mov rsi, rax);
     call_rust(asm, shared, field!(native.callbacks.step));
     load_pins(asm, &PINS);
     dynasm!(asm ; .arch x64 ; pop rcx ; test eax, eax);
-    asm.jcc(Cc::NotEqual, trap);
+    asm.jcc(Cc::NotEqual, shared.trap);
     dynasm!(asm ; .arch x64 ; ret);
-    asm.bind(trap);
-    asm.mov_imm(RAX, exit::TRAP);
-    asm.jmp(shared.refuse);
     step
 }
 
 fn emit_call(asm: &mut Asm, shared: &Shared) -> u32 {
     let call = start(asm);
-    let trap = asm.label();
     dynasm!(asm ; .arch x64 ; push rcx);
     store_pins(asm, &PINS);
     save_fp_if_live(asm, shared.fp_save);
@@ -415,11 +387,8 @@ fn emit_call(asm: &mut Asm, shared: &Shared) -> u32 {
     );
     load_pins(asm, &PINS);
     dynasm!(asm ; .arch x64 ; pop rcx ; test eax, status::TRAP as i32);
-    asm.jcc(Cc::NotEqual, trap);
+    asm.jcc(Cc::NotEqual, shared.trap);
     dynasm!(asm ; .arch x64 ; test eax, eax ; ret);
-    asm.bind(trap);
-    asm.mov_imm(RAX, exit::TRAP);
-    asm.jmp(shared.refuse);
     call
 }
 
@@ -443,8 +412,8 @@ fn emit_fp_on(asm: &mut Asm, shared: &Shared, dirty: bool) -> u32 {
     dynasm!(asm ; .arch x64
         ; mov QWORD [r15 + field!(native.trap_cause)], softmmu::cause::ILLEGAL_INSTRUCTION as i32
         ; mov [r15 + field!(native.trap_tval)], rdx
-        ; mov eax, exit::TRAP as i32
     );
+    asm.jmp(shared.trap);
     asm.bind(refused);
     asm.jmp(shared.refuse);
     fp_on

@@ -132,8 +132,7 @@ impl Translator {
         self.asm.jcc(Cc::Equal, off);
         self.asm.bind(on);
         let (site, bits) = (self.site(op.at), op.imm as u32);
-        self.cold(move |t| {
-            t.asm.bind(off);
+        self.cold_branch(off, on, move |t| {
             // This may be in a run, which has the addends of its bases there.
             t.asm.f_from_bits(true, XMM0, Rm::Reg(RCX));
             t.asm.f_from_bits(true, XMM1, Rm::Reg(RDX));
@@ -142,7 +141,6 @@ impl Translator {
             t.call_shared(t.thunks.fp_on[usize::from(dirty)]);
             t.asm.f_to_bits(true, RCX, XMM0);
             t.asm.f_to_bits(true, RDX, XMM1);
-            t.asm.jmp(on);
         });
     }
 
@@ -150,8 +148,7 @@ impl Translator {
     pub(super) fn cold_step(&mut self, op: &Op, done: Label) -> Label {
         let cold = self.asm.label();
         let op = *op;
-        self.cold(move |t| {
-            t.asm.bind(cold);
+        self.cold_branch(cold, done, move |t| {
             dynasm!(t.asm ; .arch x64
                 ; mov [r15 + field!(native.spill)], rcx
                 ; mov [r15 + field!(native.spill) + 8], rdx
@@ -161,7 +158,6 @@ impl Translator {
                 ; mov rcx, [r15 + field!(native.spill)]
                 ; mov rdx, [r15 + field!(native.spill) + 8]
             );
-            t.asm.jmp(done);
         });
         cold
     }
@@ -208,11 +204,9 @@ impl Translator {
         self.asm.f_compare(fmt, vop::UCOMI, host, Rm::Reg(host));
         self.asm.jcc(Cc::Parity, unordered);
         self.asm.bind(done);
-        self.cold(move |t| {
-            t.asm.bind(unordered);
+        self.cold_branch(unordered, done, move |t| {
             let nan = t.constant(nan(fmt));
             t.asm.f_load(Fmt::D, host, nan);
-            t.asm.jmp(done);
         });
     }
 
@@ -360,11 +354,9 @@ impl Translator {
         self.f_put(op.rd, d);
         self.asm.bind(done);
         let unordered = self.cold_step(op, done);
-        self.cold(move |t| {
-            t.asm.bind(equal);
+        self.cold_branch(equal, put, move |t| {
             t.asm.jcc(Cc::Parity, unordered);
             t.asm.logic(zero, d, a, Rm::Reg(b));
-            t.asm.jmp(put);
         });
     }
 

@@ -19,6 +19,7 @@ pub(crate) fn symbols(thunks: &Thunks) -> Vec<(u32, u32, String)> {
         (thunks.exit, "exit".to_string()),
         (thunks.exit_link, "exit_link".to_string()),
         (thunks.dead, "dead".to_string()),
+        (thunks.interpret, "interpret".to_string()),
         (thunks.step, "step".to_string()),
         (thunks.call, "call".to_string()),
         (thunks.fp_on[0], "fp_on".to_string()),

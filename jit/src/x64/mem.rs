@@ -4,24 +4,17 @@
 //! *run*: one probe of the TLB for each base, wide enough for all its accesses, and then each access is one instruction. When
 //! a probe fails, the whole run is carried out by cold code instead, which asks for each access by itself.
 
-use std::mem::offset_of;
-
 use dynasm::dynasm;
 use dynasmrt::DynasmApi;
 use frontend::ir::{Code, Fmt, Op, Reg, Shape};
-use softmmu::{Context, Entry};
 
 use super::Translator;
 use super::asm::{Cc, Label, Width, op};
-use super::entry::{TLB_MASK, TLB_ROTATE};
 use super::fp::writes_x;
 use super::regs::{Loc, Pins, RAX, RCX, RDX, f_pinned, f_slot, field};
+use super::tlb::{self, ADDEND, READ, WRITE};
 use super::vex::Rm;
 use super::{alu, fp};
-
-const READ: i32 = Context::READ_OFFSET as i32;
-const WRITE: i32 = Context::WRITE_OFFSET as i32;
-const ADDEND: i32 = offset_of!(Entry, addend) as i32;
 
 /// Most operations in a run.
 const MAX_RUN: usize = 40;
@@ -170,8 +163,7 @@ impl Translator {
             }
         }
         self.asm.bind(done);
-        self.cold(move |t| {
-            t.asm.bind(slow);
+        self.cold_branch(slow, done, move |t| {
             t.boxed = boxed;
             for op in &ops {
                 if is_access(op) {
@@ -180,7 +172,6 @@ impl Translator {
                     t.simple(op);
                 }
             }
-            t.asm.jmp(done);
         });
         run.length
     }
@@ -189,21 +180,14 @@ impl Translator {
     pub(super) fn zero_block(&mut self, o: &Op) {
         const BLOCK: i32 = softmmu::CACHE_BLOCK as i32;
         let (slow, done) = (self.asm.label(), self.asm.label());
-        self.asm.rm(Width::D, &[0x80], 7, Loc::Slot(field!(zero_allowed)));
-        self.asm.push(0);
+        self.asm.cmp_byte(field!(zero_allowed), 0);
         self.asm.jcc(Cc::Equal, slow);
         self.copy(RAX, o.a);
         dynasm!(self.asm ; .arch x64
             ; and rax, BYTE -BLOCK as i8
-            ; rorx rcx, rax, TLB_ROTATE
-            ; and ecx, TLB_MASK
-            ; mov rdx, rax
-            ; sub rdx, [r14 + rcx + WRITE]
-            ; cmp rdx, 4096 - BLOCK
         );
-        self.asm.jcc(Cc::Above, slow);
+        tlb::locate(&mut self.asm, WRITE, BLOCK, slow);
         dynasm!(self.asm ; .arch x64
-            ; add rax, [r14 + rcx + WRITE + ADDEND]
             ; vpxor xmm0, xmm0, xmm0
             ; vmovdqa [rax], xmm0
             ; vmovdqa [rax + 16], xmm0
@@ -212,11 +196,7 @@ impl Translator {
         );
         self.asm.bind(done);
         let op = *o;
-        self.cold(move |t| {
-            t.asm.bind(slow);
-            t.call_helper(&op);
-            t.asm.jmp(done);
-        });
+        self.cold_branch(slow, done, move |t| t.call_helper(&op));
     }
 
     /// An operation that may be between the accesses of a run.
@@ -244,7 +224,7 @@ impl Translator {
     /// Finds the addend for all accesses by a base.
     fn probe(&mut self, base: &Base, slow: Label) {
         let table = if base.stores { WRITE } else { READ };
-        let limit = 4096 - (base.high - base.low) as i32;
+        let limit = tlb::last_offset((base.high - base.low) as i32);
         let slot = base.addend;
         // The way from the address to the slot is what a chain of pointers waits for, so it does not go through a copy.
         let address = match self.pins.pinned(base.reg) {
@@ -255,21 +235,13 @@ impl Translator {
             }
         };
         dynasm!(self.asm ; .arch x64
-            ; rorx Rq(slot), Rq(address), TLB_ROTATE
-            ; and Rd(slot), TLB_MASK
+            ; rorx Rq(slot), Rq(address), tlb::ROTATE
+            ; and Rd(slot), tlb::MASK
         );
         self.mov(RAX, address);
-        if slot == RCX {
-            dynasm!(self.asm ; .arch x64 ; sub rax, [r14 + rcx + table] ; cmp rax, limit);
-        } else {
-            dynasm!(self.asm ; .arch x64 ; sub rax, [r14 + rdx + table] ; cmp rax, limit);
-        }
+        dynasm!(self.asm ; .arch x64 ; sub rax, [r14 + Rq(slot) + table] ; cmp rax, limit);
         self.asm.jcc(Cc::Above, slow);
-        if slot == RCX {
-            dynasm!(self.asm ; .arch x64 ; mov rcx, [r14 + rcx + table + ADDEND]);
-        } else {
-            dynasm!(self.asm ; .arch x64 ; mov rdx, [r14 + rdx + table + ADDEND]);
-        }
+        dynasm!(self.asm ; .arch x64 ; mov Rq(slot), [r14 + Rq(slot) + table + ADDEND]);
     }
 
     /// An access by `[base + addend + offset]`. Of the scratch registers it may use rax, and rdx if the base is not pinned.

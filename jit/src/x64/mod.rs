@@ -21,6 +21,7 @@ mod golden;
 mod listing;
 mod mem;
 mod regs;
+mod tlb;
 mod vex;
 
 use dynasmrt::DynasmApi;
@@ -238,6 +239,15 @@ impl Translator {
     /// Assembles `cold` after the block.
     fn cold(&mut self, cold: impl FnOnce(&mut Translator) + 'static) {
         self.cold.push(Box::new(cold));
+    }
+
+    /// Assembles after the block what is done from the label `from` on, before the block goes on at `to`.
+    fn cold_branch(&mut self, from: Label, to: Label, cold: impl FnOnce(&mut Translator) + 'static) {
+        self.cold(move |t| {
+            t.asm.bind(from);
+            cold(t);
+            t.asm.jmp(to);
+        });
     }
 
     /// See [`entry`]: where an operation of the instruction at page offset `at` can go wrong.
