@@ -31,17 +31,12 @@ enum FpState {
     Dirty,
 }
 
-impl Default for Builder {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Builder {
-    /// An empty block.
-    pub fn new() -> Self {
+    /// An empty block, whose operations will be in the buffer `ops`.
+    fn new(mut ops: Vec<Op>) -> Self {
+        ops.clear();
         Self {
-            ops: Vec::with_capacity(16),
+            ops,
             known: [Known::No; 32],
             insn_at: 0,
             insn_len: 0,
@@ -53,11 +48,6 @@ impl Builder {
     /// Whether the last instruction ended the block.
     pub fn ended(&self) -> bool {
         self.ended
-    }
-
-    /// The operations so far.
-    pub fn finish(self) -> Vec<Op> {
-        self.ops
     }
 
     /// Lowers one instruction at page offset `at`.
@@ -235,7 +225,7 @@ impl Builder {
 }
 
 /// A basic block: operations that start at one page offset and never leave the page.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Block {
     /// Page offset of the first instruction.
     pub start: u16,
@@ -260,10 +250,27 @@ impl Block {
         decoder: &Decoder,
         start: u16,
         limit: usize,
-        mut fetch: impl FnMut(u16) -> Result<u16, E>,
+        fetch: impl FnMut(u16) -> Result<u16, E>,
     ) -> Result<Block, E> {
-        let mut builder = Builder::new();
-        let mut insns = Vec::with_capacity(16);
+        let mut block = Block::default();
+        block.recut(decoder, start, limit, fetch)?;
+        Ok(block)
+    }
+
+    /// As [`Self::cut`], in the buffers of a block that is not needed any more. What is in them after an error means nothing.
+    ///
+    /// # Errors
+    /// As for [`Self::cut`].
+    pub fn recut<E>(
+        &mut self,
+        decoder: &Decoder,
+        start: u16,
+        limit: usize,
+        mut fetch: impl FnMut(u16) -> Result<u16, E>,
+    ) -> Result<(), E> {
+        let mut builder = Builder::new(std::mem::take(&mut self.ops));
+        let insns = &mut self.insns;
+        insns.clear();
         let mut at = start;
         while !builder.ended() && at < 4096 && insns.len() < limit {
             let crosses = at == 4094;
@@ -292,7 +299,8 @@ impl Block {
             at += u16::from(len);
         }
         builder.fall_through(i64::from(at));
-        Ok(Block { start, end: at, ops: builder.finish(), insns })
+        (self.start, self.end, self.ops) = (start, at, builder.ops);
+        Ok(())
     }
 
     /// How many instructions come before the one at page offset `at`.

@@ -237,9 +237,8 @@ macro_rules! define_code {
             /// How the fields are used.
             #[inline]
             pub const fn shape(self) -> Shape {
-                match self {
-                    $(Code::$name => Shape::$shape,)*
-                }
+                const SHAPES: &[Shape] = &[$(Shape::$shape,)*];
+                SHAPES[self as usize]
             }
         }
     };

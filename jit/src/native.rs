@@ -27,7 +27,8 @@ pub struct Native {
     interp: Interp,
     decoder: Arc<Decoder>,
     translator: Translator,
-    /// The halfwords that were decoded last.
+    /// The block that was cut last, and the halfwords it was decoded from.
+    block: Block,
     halves: Vec<u16>,
     /// How often a block is interpreted before it is translated.
     cold_runs: u8,
@@ -41,13 +42,6 @@ pub struct Native {
 /// Index in [`EXITS`] of the cause that generated code itself reports as [`exit::DISPATCH`].
 const EXIT_POLL: usize = EXITS.len() - 1;
 const _: () = assert!(exit::STALE as usize + 1 == EXIT_POLL);
-
-/// What to do at a program counter.
-enum Next {
-    /// Enter the code at this host address; the block's physical address.
-    Enter(u64, u64),
-    Interpret,
-}
 
 impl Native {
     /// An engine for the instructions that `decoder` knows. `kick` makes the hart poll soon; any thread calls it.
@@ -65,6 +59,7 @@ impl Native {
             interp: Interp::for_cold_blocks(Arc::clone(&decoder)),
             decoder,
             translator: Translator::new(cache.thunks),
+            block: Block::default(),
             halves: Vec::new(),
             cold_runs: if eager { 0 } else { COLD_RUNS },
             heat: vec![0; 1 << HEAT_BITS].into(),
@@ -117,23 +112,13 @@ impl Native {
             look_up = true;
             let code = match known {
                 Some(code) => code,
-                None => match self.find(hart.mmu(), pc) {
+                None => match self.find(hart.mmu(), pc, link.take()) {
                     Err(trap) => return Exit::Trap(trap),
-                    Ok(Next::Enter(code, pa)) => {
-                        if let Some((site, page)) = link.take()
-                            && pa >> 12 == u64::from(page)
-                        {
-                            self.cache.link(site, pa);
-                        }
-                        code
-                    }
-                    Ok(Next::Interpret) => {
-                        link = None;
-                        match self.interpret(hart) {
-                            Ok(()) => continue,
-                            Err(trap) => return Exit::Trap(trap),
-                        }
-                    }
+                    Ok(Some(code)) => code,
+                    Ok(None) => match self.interpret(hart) {
+                        Ok(()) => continue,
+                        Err(trap) => return Exit::Trap(trap),
+                    },
                 },
             };
             self.stats.entries += 1;
@@ -197,42 +182,44 @@ impl Native {
         }
     }
 
-    /// What to do at `pc`, which the executable-code cache does not know.
+    /// Host address of the code for `pc`, which the executable-code cache does not know; `None` if the block is to be interpreted.
+    /// `link` is a direct jump to `pc`, if it is in the same page: where its displacement is, and the number of its page.
     #[cold]
-    fn find(&mut self, mmu: &mut Mmu, pc: u64) -> Result<Next, Trap> {
+    fn find(&mut self, mmu: &mut Mmu, pc: u64, link: Option<(u64, u32)>) -> Result<Option<u64>, Trap> {
         let fetch = mmu.fetch(pc)?;
         if !fetch.whole_page {
-            return Ok(Next::Interpret);
+            return Ok(None);
         }
         let second = if crosses(mmu, fetch.pa) { Some(mmu.fetch(pc.wrapping_add(2))?) } else { None };
         if second.is_some_and(|second| !second.whole_page) {
-            return Ok(Next::Interpret);
+            return Ok(None);
         }
         let code = [
             Span { pa: fetch.pa, length: if second.is_some() { 2 } else { 0 } },
             second.map_or_else(Span::default, |second| Span { pa: second.pa, length: 2 }),
         ];
-        let Some(entry) = self.cache.find(code).or_else(|| self.translate(mmu, pc, code)) else {
-            return Ok(Next::Interpret);
-        };
+        let site = link.filter(|&(_, page)| fetch.pa >> 12 == u64::from(page)).map(|(site, _)| site);
+        let found = self.cache.find(code, site).or_else(|| self.translate(mmu, pc, code, site));
+        let Some(entry) = found else { return Ok(None) };
         match second {
             Some(second) => mmu.exec_insert_crossing(pc, &fetch, &second, entry),
             None => mmu.exec_insert(pc, &fetch, entry),
         }
-        Ok(Next::Enter(entry, fetch.pa))
+        Ok(Some(entry))
     }
 
-    /// Translates the block at `pc`, which starts at `code`, if it has been here often enough.
-    fn translate(&mut self, mmu: &Mmu, pc: u64, mut code: [Span; 2]) -> Option<u64> {
+    /// Translates the block at `pc`, which starts at `code`, if it has been here often enough, and links the jump at `site` to it.
+    fn translate(&mut self, mmu: &Mmu, pc: u64, mut code: [Span; 2], site: Option<u64>) -> Option<u64> {
         let pa = code[0].pa;
         let heat = heat_slot(&mut self.heat, pa);
         if *heat < self.cold_runs {
             *heat += 1;
             return None;
         }
-        let block = self.cut(mmu, code)?;
+        self.cut(mmu, code)?;
+        let block = &self.block;
         if code[1].length == 0 {
-            code[0].length = length(&block);
+            code[0].length = length(block);
         }
         let ticket = self.cache.begin(code)?;
         // What was read before stores were noticed may have been overwritten unnoticed.
@@ -241,16 +228,16 @@ impl Native {
             return None;
         }
         *heat_slot(&mut self.heat, pa) = 0;
-        self.translator.translate(&block, (pa >> 12) as u32);
+        self.translator.translate(block, (pa >> 12) as u32);
         let size = self.translator.code().len();
         let translator = &mut self.translator;
         let mut placed = false;
-        let entry = self.cache.publish(ticket, block.insns.len(), size, |offset| {
+        let entry = self.cache.publish(ticket, block.insns.len(), size, site, |offset| {
             placed = true;
             translator.place(offset)
         });
         if placed && let (Some(log), Some(entry)) = (&self.block_log, entry) {
-            self.log_block(log, &block, pc, code, entry, |pa| mmu.read_code_u16(pa).ok());
+            self.log_block(log, pc, code, entry, |pa| mmu.read_code_u16(pa).ok());
         }
         entry
     }
@@ -260,14 +247,13 @@ impl Native {
     fn log_block(
         &self,
         log: &Log,
-        block: &Block,
         pc: u64,
         code: [Span; 2],
         entry: u64,
         read: impl Fn(u64) -> Option<u16>,
     ) {
         let pa = code[0].pa;
-        log.block(&self.decoder, block, (pc, pa), |at| match at {
+        log.block(&self.decoder, &self.block, (pc, pa), |at| match at {
             0..4096 => read((pa & !0xfff) + u64::from(at)),
             _ => read(code[1].pa),
         });
@@ -280,8 +266,8 @@ impl Native {
         }
     }
 
-    /// Decodes the block that starts at `code`, and keeps what it read in `halves`.
-    fn cut(&mut self, mmu: &Mmu, code: [Span; 2]) -> Option<Block> {
+    /// Decodes the block that starts at `code` into `block`, and keeps what it read in `halves`.
+    fn cut(&mut self, mmu: &Mmu, code: [Span; 2]) -> Option<()> {
         let halves = &mut self.halves;
         halves.clear();
         let (start, page) = ((code[0].pa & 0xfff) as u16, code[0].pa & !0xfff);
@@ -289,13 +275,13 @@ impl Native {
             0 => (frontend::builder::MAX_INSNS, None),
             _ => (1, Some(code[1].pa)),
         };
-        let block = Block::cut(&self.decoder, start, limit, |at| {
+        let done = self.block.recut(&self.decoder, start, limit, |at| {
             let pa = if at < 4096 { Some(page + u64::from(at)) } else { second };
             let half = mmu.read_code_u16(pa.ok_or(())?).map_err(drop)?;
             halves.push(half);
             Ok::<u16, ()>(half)
         });
-        block.ok()
+        done.ok()
     }
 }
 

@@ -44,6 +44,9 @@ const ARENA_SIZE: usize = 32 << 20;
 const SMALL_ARENA_SIZE: usize = 2 << 20;
 const REGIONS: u32 = 16;
 
+/// Bytes of the arena that the host is asked for at a time; a divisor of every region's size, and a multiple of every host's page.
+const POPULATE: u32 = 64 << 10;
+
 /// A page whose blocks were killed this many times is interpreted from then on.
 const MAX_KILLS: u32 = 200;
 
@@ -73,6 +76,8 @@ struct Inner {
     /// Where the next code goes, and the end of its region.
     cursor: u32,
     region_end: u32,
+    /// The host has been asked for the memory before this in the region.
+    populated: u32,
     /// The region after the cursor's, and the request by which it is retired.
     retiring: Range<u32>,
     retired: u64,
@@ -183,6 +188,7 @@ impl CodeCache {
             harts: Harts::default(),
             cursor: first_place(&thunks),
             region_end: size as u32 / REGIONS,
+            populated: 0,
             retiring: 0..0,
             retired: 0,
             stats: CacheStats { arena_size: arena.size() as u64, ..CacheStats::default() },
@@ -207,11 +213,17 @@ impl CodeCache {
         self.inner.lock().harts.leave(participant);
     }
 
-    /// Host address of the code for the block with the guest code `code`, as far as its first byte and its second page say.
-    pub(crate) fn find(&self, code: [Span; 2]) -> Option<u64> {
-        let inner = self.inner.lock();
+    /// Host address of the code for the block with the guest code `code`, as far as its first byte and its second page say. The
+    /// direct jump whose displacement is at `site` is linked to it.
+    pub(crate) fn find(&self, code: [Span; 2], site: Option<u64>) -> Option<u64> {
+        let inner = &mut *self.inner.lock();
         let block = inner.blocks.get(&code[0].pa)?;
-        (inner.code(code[0].pa, block)[1] == code[1]).then(|| self.arena.address(block.entry))
+        if inner.code(code[0].pa, block)[1] != code[1] {
+            return None;
+        }
+        let address = self.arena.address(block.entry);
+        self.link(inner, site, code[0].pa);
+        Some(address)
     }
 
     /// Asks to translate the block with the guest code `code`. Its bytes are watched from now on if that is granted; they must
@@ -249,12 +261,14 @@ impl CodeCache {
     }
 
     /// Publishes a block of `size` bytes: `place` is given the code's offset in the arena and returns the code. Gives the code's
-    /// host address, or nothing if a page was written since the ticket was given, or there is no memory now.
+    /// host address, or nothing if a page was written since the ticket was given, or there is no memory now. The direct jump
+    /// whose displacement is at `site` is linked to the block.
     pub(crate) fn publish<'a>(
         &self,
         ticket: Ticket,
         insns: usize,
         size: usize,
+        site: Option<u64>,
         place: impl FnOnce(u32) -> (&'a [u8], &'a [Link]),
     ) -> Option<u64> {
         let mut inner = self.inner.lock();
@@ -262,7 +276,9 @@ impl CodeCache {
         if let Some(block) = inner.blocks.get(&pa) {
             if inner.code(pa, block) == ticket.code {
                 // Another hart was faster.
-                return Some(self.arena.address(block.entry));
+                let address = self.arena.address(block.entry);
+                self.link(&mut inner, site, pa);
+                return Some(address);
             }
             // The same first half of an instruction, but another page follows it now.
             self.remove(&mut inner, pa);
@@ -295,15 +311,16 @@ impl CodeCache {
         for link in links {
             self.link_in(&mut inner, entry + link.field, (pa & !(PAGE_SIZE - 1)) + u64::from(link.target));
         }
+        self.link(&mut inner, site, pa);
         Some(self.arena.address(entry))
     }
 
-    /// Links the direct jump whose displacement is at `site` to the block at `pa`, if that exists.
-    pub(crate) fn link(&self, site: u64, pa: u64) {
-        let mut inner = self.inner.lock();
+    /// Links the direct jump whose displacement is at the host address `site` to the block at `pa`.
+    fn link(&self, inner: &mut Inner, site: Option<u64>, pa: u64) {
         // A hart that has not answered yet may come from a region whose links have been forgotten already.
-        if let Some(field) = self.arena.offset(site).filter(|field| !inner.retiring.contains(field)) {
-            self.link_in(&mut inner, field, pa);
+        let field = site.and_then(|site| self.arena.offset(site)).filter(|field| !inner.retiring.contains(field));
+        if let Some(field) = field {
+            self.link_in(inner, field, pa);
         }
     }
 
@@ -357,12 +374,18 @@ impl CodeCache {
             let next = after(inner.region_end);
             inner.cursor = if next == 0 { first_place(&self.thunks) } else { next };
             inner.region_end = next + region_size;
+            inner.populated = next;
             let after = after(inner.region_end);
             self.retire(inner, after..after + region_size);
             self.arena.release_writable();
         }
         let entry = inner.cursor;
         inner.cursor += size;
+        if inner.cursor > inner.populated {
+            let end = inner.cursor.next_multiple_of(POPULATE);
+            self.arena.populate(inner.populated..end);
+            inner.populated = end;
+        }
         Some(entry)
     }
 
@@ -468,17 +491,17 @@ mod tests {
     fn publish(cache: &CodeCache, code: [Span; 2]) -> Option<u64> {
         // The first instruction of an entry has at least five bytes.
         const NOPS: [u8; 16] = [0x90; 16];
-        cache.publish(cache.begin(code)?, 1, NOPS.len(), |_| (&NOPS, &[]))
+        cache.publish(cache.begin(code)?, 1, NOPS.len(), None, |_| (&NOPS, &[]))
     }
 
     #[test]
     fn a_store_to_either_page_kills_a_block_across_them() {
         for written in [START, RAM + PAGE_SIZE] {
             let (memory, cache) = cache();
-            assert_eq!(publish(&cache, across(1)), cache.find(across(1)));
-            assert!(cache.find(across(1)).is_some());
+            assert_eq!(publish(&cache, across(1)), cache.find(across(1), None));
+            assert!(cache.find(across(1), None).is_some());
             memory.write(written, &[0xff]).unwrap();
-            assert_eq!(cache.find(across(1)), None, "{written:#x}");
+            assert_eq!(cache.find(across(1), None), None, "{written:#x}");
         }
     }
 
@@ -486,12 +509,12 @@ mod tests {
     fn a_block_whose_second_page_is_another_now_is_watched_too() {
         let (memory, cache) = cache();
         publish(&cache, across(1)).unwrap();
-        assert_eq!(cache.find(across(2)), None);
+        assert_eq!(cache.find(across(2), None), None);
         // The first attempt may find that the old block's end has ended the watch of the first page.
         let entry = publish(&cache, across(2)).or_else(|| publish(&cache, across(2)));
-        assert!(entry.is_some() && cache.find(across(2)) == entry);
-        assert_eq!(cache.find(across(1)), None);
+        assert!(entry.is_some() && cache.find(across(2), None) == entry);
+        assert_eq!(cache.find(across(1), None), None);
         memory.write(START, &[0xff]).unwrap();
-        assert_eq!(cache.find(across(2)), None);
+        assert_eq!(cache.find(across(2), None), None);
     }
 }

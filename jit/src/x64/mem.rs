@@ -149,13 +149,13 @@ impl Translator {
     /// The run that starts with the access at `index`; returns its length.
     pub(super) fn accesses(&mut self, ops: &[Op], index: usize) -> usize {
         let run = Run::worthwhile(&self.pins, &ops[index..]);
-        let ops: Box<[Op]> = ops[index..index + run.length].into();
+        let range = index..index + run.length;
         let (slow, done) = (self.asm.label(), self.asm.label());
         let boxed = self.boxed;
         for base in run.bases.iter().flatten() {
             self.probe(base, slow);
         }
-        for op in &ops {
+        for op in &ops[range.clone()] {
             if is_access(op) {
                 self.fast_access(op, run.addend(op.a));
             } else {
@@ -165,11 +165,12 @@ impl Translator {
         self.asm.bind(done);
         self.cold_branch(slow, done, move |t| {
             t.boxed = boxed;
-            for op in &ops {
-                if is_access(op) {
-                    t.slow_access(op);
+            for index in range {
+                let op = t.ops[index];
+                if is_access(&op) {
+                    t.slow_access(&op);
                 } else {
-                    t.simple(op);
+                    t.simple(&op);
                 }
             }
         });
