@@ -95,15 +95,21 @@ impl Arena {
         }
     }
 
+    /// The displacement of a jump.
+    pub(crate) fn displacement(&self, field: u32) -> u32 {
+        self.field(field).load(Ordering::Relaxed)
+    }
+
     /// Changes the displacement of a jump, which other threads may be executing. Returns what it was.
     pub(crate) fn patch(&self, field: u32, displacement: u32) -> u32 {
+        self.field(field).swap(displacement, Ordering::Release)
+    }
+
+    fn field(&self, field: u32) -> &AtomicU32 {
         assert!(field.is_multiple_of(4) && (field as usize) < self.size);
         // SAFETY: inside the mapping and aligned; words that are patched are accessed in no other way once they are
         // published.
-        let word = unsafe {
-            AtomicU32::from_ptr(std::ptr::with_exposed_provenance_mut(self.writable + field as usize))
-        };
-        word.swap(displacement, Ordering::Release)
+        unsafe { AtomicU32::from_ptr(std::ptr::with_exposed_provenance_mut(self.writable + field as usize)) }
     }
 
     /// Replaces the first five bytes at `entry`, a multiple of 16, by a jump to `target`. Other threads may be executing them: the

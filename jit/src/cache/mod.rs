@@ -327,11 +327,11 @@ impl CodeCache {
     fn link_in(&self, inner: &mut Inner, field: u32, pa: u64) {
         let Inner { blocks, links, .. } = inner;
         let Some(block) = blocks.get_mut(&pa) else { return };
+        let displacement = (block.entry + backend::BODY).wrapping_sub(field + 4);
         // A block in two pages is entered only where both have been looked up.
-        if block.crosses || links.iter(block.incoming).any(|other| other.field == field) {
+        if block.crosses || self.arena.displacement(field) == displacement {
             return;
         }
-        let displacement = (block.entry + backend::BODY).wrapping_sub(field + 4);
         let old = self.arena.patch(field, displacement);
         links.push(&mut block.incoming, Jump { field, unlinked: old });
         inner.stats.links += 1;
