@@ -244,14 +244,7 @@ impl Native {
 
     /// Logs the block at `pc` that was just translated to the code at a host address; `read` reads by physical address.
     #[cold]
-    fn log_block(
-        &self,
-        log: &Log,
-        pc: u64,
-        code: [Span; 2],
-        entry: u64,
-        read: impl Fn(u64) -> Option<u16>,
-    ) {
+    fn log_block(&self, log: &Log, pc: u64, code: [Span; 2], entry: u64, read: impl Fn(u64) -> Option<u16>) {
         let pa = code[0].pa;
         log.block(&self.decoder, &self.block, (pc, pa), |at| match at {
             0..4096 => read((pa & !0xfff) + u64::from(at)),

@@ -23,6 +23,7 @@ mod links;
 
 use std::ops::Range;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use softmmu::{CodeWatcher, GuestMemory, PAGE_SIZE};
@@ -47,7 +48,7 @@ const REGIONS: u32 = 16;
 /// Bytes of the arena that the host is asked for at a time; a divisor of every region's size, and a multiple of every host's page.
 const POPULATE: u32 = 64 << 10;
 
-/// A page whose blocks were killed this many times is interpreted from then on.
+/// A page whose blocks were killed this many times in a second is interpreted for the rest of it.
 const MAX_KILLS: u32 = 200;
 
 /// Most physical address of a page that can be translated; links name pages by 32 bits.
@@ -61,6 +62,7 @@ pub struct CodeCache {
     /// For [`Category::Cache`].
     log: Option<Arc<Log>>,
     memory: GuestMemory,
+    made: Instant,
     inner: Mutex<Inner>,
 }
 
@@ -120,8 +122,29 @@ struct Page {
     crossing: Vec<u64>,
     /// Counts stores to watched granules.
     version: u64,
-    kills: u32,
+    kills: Kills,
     watch: Watch,
+}
+
+/// Stores that killed blocks of a page.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kills {
+    /// The second of the cache's life in which they are counted.
+    second: u32,
+    count: u32,
+}
+
+impl Kills {
+    fn add(&mut self, second: u32) {
+        if self.second != second {
+            *self = Kills { second, count: 0 };
+        }
+        self.count += 1;
+    }
+
+    fn are_too_many(self, second: impl FnOnce() -> u32) -> bool {
+        self.count >= MAX_KILLS && self.second == second()
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -194,8 +217,15 @@ impl CodeCache {
             stats: CacheStats { arena_size: arena.size() as u64, ..CacheStats::default() },
         };
         let (inspect, log) = (inspect.clone(), inspect.log(&[Category::Cache]));
-        let cache =
-            Arc::new(Self { arena, thunks, inspect, log, memory: memory.clone(), inner: Mutex::new(inner) });
+        let cache = Arc::new(Self {
+            arena,
+            thunks,
+            inspect,
+            log,
+            memory: memory.clone(),
+            made: Instant::now(),
+            inner: Mutex::new(inner),
+        });
         memory.set_code_watcher(Arc::new(Watcher(Arc::downgrade(&cache))));
         Some(cache)
     }
@@ -243,7 +273,7 @@ impl CodeCache {
         }
         let Inner { pages, harts, .. } = inner;
         let page = pages.entry(page_pa).or_default();
-        if page.kills >= MAX_KILLS {
+        if page.kills.are_too_many(|| self.second()) {
             return None;
         }
         let written = self.memory.watch_code(code.pa, code.length);
@@ -318,7 +348,8 @@ impl CodeCache {
     /// Links the direct jump whose displacement is at the host address `site` to the block at `pa`.
     fn link(&self, inner: &mut Inner, site: Option<u64>, pa: u64) {
         // A hart that has not answered yet may come from a region whose links have been forgotten already.
-        let field = site.and_then(|site| self.arena.offset(site)).filter(|field| !inner.retiring.contains(field));
+        let field =
+            site.and_then(|site| self.arena.offset(site)).filter(|field| !inner.retiring.contains(field));
         if let Some(field) = field {
             self.link_in(inner, field, pa);
         }
@@ -435,6 +466,11 @@ impl CodeWatcher for Watcher {
 }
 
 impl CodeCache {
+    /// Which second of the cache's life it is.
+    fn second(&self) -> u32 {
+        self.made.elapsed().as_secs() as u32
+    }
+
     /// Kills the blocks of `[pa, pa + length)`, in one page.
     fn code_written(&self, pa: u64, length: u64) {
         let written = Span { pa, length };
@@ -451,7 +487,9 @@ impl CodeCache {
         };
         let killed: Vec<u64> = starts.into_iter().filter(hit).collect();
         if let Some(page) = inner.pages.get_mut(&written.page()) {
-            page.kills += u32::from(!killed.is_empty());
+            if !killed.is_empty() {
+                page.kills.add(self.second());
+            }
             if empty && page.watch == Watch::Complete {
                 self.memory.unwatch_code(written.page());
                 page.watch = Watch::Not;
@@ -492,6 +530,19 @@ mod tests {
         // The first instruction of an entry has at least five bytes.
         const NOPS: [u8; 16] = [0x90; 16];
         cache.publish(cache.begin(code)?, 1, NOPS.len(), None, |_| (&NOPS, &[]))
+    }
+
+    #[test]
+    fn kills_are_counted_by_the_second() {
+        let mut kills = Kills::default();
+        for second in [0, 1, 7] {
+            for _ in 0..MAX_KILLS {
+                assert!(!kills.are_too_many(|| second));
+                kills.add(second);
+            }
+            assert!(kills.are_too_many(|| second));
+            assert!(!kills.are_too_many(|| second + 1));
+        }
     }
 
     #[test]
