@@ -15,6 +15,8 @@ use crate::inspect::log::{Category, Log};
 use crate::inspect::stats::{EXITS, EngineStats};
 use crate::interp::{self, Interp};
 
+/// log2 of the entries of [`Native::known`].
+const KNOWN_BITS: u32 = 14;
 /// How often a block is interpreted before it is translated, unless everything is at once.
 const COLD_RUNS: u8 = 2;
 /// log2 of the counters for that, which blocks share by their address.
@@ -25,6 +27,9 @@ pub struct Native {
     cache: Arc<CodeCache>,
     participant: Arc<Participant>,
     interp: Interp,
+    /// Physical addresses of blocks, and the host addresses of their code: what the cache would answer, without its lock. A new
+    /// address space runs code that another has run before. As with the executable-code cache, the code may have been killed.
+    known: Box<[(u64, u64)]>,
     decoder: Arc<Decoder>,
     translator: Translator,
     /// The block that was cut last, and the halfwords it was decoded from.
@@ -38,6 +43,9 @@ pub struct Native {
     block_log: Option<Arc<Log>>,
     exit_log: Option<Arc<Log>>,
 }
+
+/// No block starts there.
+const NOTHING_KNOWN: (u64, u64) = (u64::MAX, 0);
 
 /// Index in [`EXITS`] of the cause that generated code itself reports as [`exit::DISPATCH`].
 const EXIT_POLL: usize = EXITS.len() - 1;
@@ -57,6 +65,7 @@ impl Native {
             cache: Arc::clone(cache),
             participant,
             interp: Interp::for_cold_blocks(Arc::clone(&decoder)),
+            known: vec![NOTHING_KNOWN; 1 << KNOWN_BITS].into(),
             decoder,
             translator: Translator::new(cache.thunks),
             block: Block::default(),
@@ -100,6 +109,7 @@ impl Native {
                 Request::DropWrites(page) => hart.mmu().drop_writes(page),
                 Request::ForgetCode => {
                     hart.mmu().exec_clear_all();
+                    self.known.fill(NOTHING_KNOWN);
                     // The jump may be in what is forgotten.
                     link = None;
                 }
@@ -109,10 +119,9 @@ impl Native {
             }
             let pc = hart.state().pc;
             let known = if look_up { hart.mmu().exec_lookup(pc) } else { None };
-            look_up = true;
             let code = match known {
                 Some(code) => code,
-                None => match self.find(hart.mmu(), pc, link.take()) {
+                None => match self.find(hart.mmu(), pc, link.take(), std::mem::replace(&mut look_up, true)) {
                     Err(trap) => return Exit::Trap(trap),
                     Ok(Some(code)) => code,
                     Ok(None) => match self.interpret(hart) {
@@ -184,11 +193,26 @@ impl Native {
 
     /// Host address of the code for `pc`, which the executable-code cache does not know; `None` if the block is to be interpreted.
     /// `link` is a direct jump to `pc`, if it is in the same page: where its displacement is, and the number of its page.
+    /// What this hart knows may be wrong unless `trust`.
     #[cold]
-    fn find(&mut self, mmu: &mut Mmu, pc: u64, link: Option<(u64, u32)>) -> Result<Option<u64>, Trap> {
+    fn find(
+        &mut self,
+        mmu: &mut Mmu,
+        pc: u64,
+        link: Option<(u64, u32)>,
+        trust: bool,
+    ) -> Result<Option<u64>, Trap> {
         let fetch = mmu.fetch(pc)?;
         if !fetch.whole_page {
             return Ok(None);
+        }
+        let slot = spread(fetch.pa) & ((1 << KNOWN_BITS) - 1);
+        if let (pa, entry) = self.known[slot]
+            && pa == fetch.pa
+            && trust
+        {
+            mmu.exec_insert(pc, &fetch, entry);
+            return Ok(Some(entry));
         }
         let second = if crosses(mmu, fetch.pa) { Some(mmu.fetch(pc.wrapping_add(2))?) } else { None };
         if second.is_some_and(|second| !second.whole_page) {
@@ -203,7 +227,10 @@ impl Native {
         let Some(entry) = found else { return Ok(None) };
         match second {
             Some(second) => mmu.exec_insert_crossing(pc, &fetch, &second, entry),
-            None => mmu.exec_insert(pc, &fetch, entry),
+            None => {
+                self.known[slot] = (fetch.pa, entry);
+                mmu.exec_insert(pc, &fetch, entry);
+            }
         }
         Ok(Some(entry))
     }
@@ -289,7 +316,12 @@ fn crosses(mmu: &Mmu, pa: u64) -> bool {
 }
 
 fn heat_slot(heat: &mut [u8], pa: u64) -> &mut u8 {
-    &mut heat[(pa >> 1 ^ pa >> 13) as usize & ((1 << HEAT_BITS) - 1)]
+    &mut heat[spread(pa) & ((1 << HEAT_BITS) - 1)]
+}
+
+/// A physical address of code as an index of a table.
+fn spread(pa: u64) -> usize {
+    (pa >> 1 ^ pa >> 13) as usize
 }
 
 impl Drop for Native {
