@@ -35,14 +35,7 @@ impl Builder {
     /// An empty block, whose operations will be in the buffer `ops`.
     fn new(mut ops: Vec<Op>) -> Self {
         ops.clear();
-        Self {
-            ops,
-            known: [Known::No; 32],
-            insn_at: 0,
-            insn_len: 0,
-            ended: false,
-            fp: FpState::Unknown,
-        }
+        Self { ops, known: [Known::No; 32], insn_at: 0, insn_len: 0, ended: false, fp: FpState::Unknown }
     }
 
     /// Whether the last instruction ended the block.
