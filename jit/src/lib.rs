@@ -7,6 +7,8 @@
 mod address_map;
 #[cfg(target_arch = "x86_64")]
 mod cache;
+#[cfg(target_arch = "x86_64")]
+mod codegen;
 pub mod context;
 mod engine;
 pub mod inspect;

@@ -8,8 +8,10 @@ use frontend::ir::{Code, Op};
 use frontend::{Block, Decoder};
 use softmmu::{Mmu, Trap};
 
-use crate::backend::{self, Translator, exit, status};
+use crate::backend::{self, Translator};
 use crate::cache::{CodeCache, Participant, Request, Span};
+use crate::codegen::listing::Place;
+use crate::codegen::{exit, status};
 use crate::context::{Callbacks, Exit, Hart, HartState};
 use crate::inspect::log::{Category, Log};
 use crate::inspect::stats::{EXITS, EngineStats};
@@ -179,13 +181,13 @@ impl Native {
         let state = hart.state();
         state.native.context = context;
         let state = std::ptr::from_mut(state) as u64;
-        let enter = self.cache.arena.address(backend::enter(&self.cache.thunks));
+        let enter = self.cache.arena.address(self.cache.thunks.enter);
         // SAFETY: `code` is the entry of a block in the arena: it came from `CodeCache::find` or `publish` just now, or from
         // the executable-code cache, which forgets it before its region is reused. Generated code touches the state, the
         // tables of the context, and guest memory through them; all of it belongs to `hart`, which nobody else uses while
         // `enter` has it, except through the callbacks.
         unsafe {
-            let enter: extern "sysv64" fn(u64, u64, u64) -> u64 =
+            let enter: extern "C" fn(u64, u64, u64) -> u64 =
                 std::mem::transmute(std::ptr::with_exposed_provenance::<()>(enter as usize));
             enter(code, state.wrapping_add(backend::BIAS as u64), pc)
         }
@@ -281,7 +283,8 @@ impl Native {
             let bytes = self.translator.code();
             let mut text = format!("host code of the block at pa {pa:#x}, {} bytes\n", bytes.len());
             let (arena, thunks) = (self.cache.arena.address(0), &self.cache.thunks);
-            backend::disassemble(&mut text, bytes, self.translator.instructions(), entry, arena, thunks);
+            let place = Place { address: entry, arena };
+            backend::disassemble(&mut text, bytes, self.translator.instructions(), place, thunks);
             log.write(text);
         }
     }
@@ -347,7 +350,7 @@ fn note(state: &mut HartState, trap: Trap) {
 ///
 /// # Safety
 /// `hart` is the hart that was given to [`Native::enter`], on the same thread, and nothing else refers to it now.
-unsafe extern "sysv64" fn load<H: Hart>(hart: *mut H, va: u64, size: u64) -> u64 {
+unsafe extern "C" fn load<H: Hart>(hart: *mut H, va: u64, size: u64) -> u64 {
     // SAFETY: the caller's.
     let hart = unsafe { &mut *hart };
     hart.state().native.slow.loads += 1;
@@ -375,7 +378,7 @@ unsafe extern "sysv64" fn load<H: Hart>(hart: *mut H, va: u64, size: u64) -> u64
 ///
 /// # Safety
 /// As for [`load`].
-unsafe extern "sysv64" fn store<H: Hart>(hart: *mut H, va: u64, value: u64, size: u64) -> u64 {
+unsafe extern "C" fn store<H: Hart>(hart: *mut H, va: u64, value: u64, size: u64) -> u64 {
     // SAFETY: the caller's.
     let hart = unsafe { &mut *hart };
     hart.state().native.slow.stores += 1;
@@ -400,7 +403,7 @@ unsafe extern "sysv64" fn store<H: Hart>(hart: *mut H, va: u64, value: u64, size
 ///
 /// # Safety
 /// As for [`load`]; `op` is in the code that runs.
-unsafe extern "sysv64" fn step<H: Hart>(hart: *mut H, op: *const Op) -> u64 {
+unsafe extern "C" fn step<H: Hart>(hart: *mut H, op: *const Op) -> u64 {
     // SAFETY: the caller's. An `Op` in generated code was written by `Translator` from one.
     let (hart, op) = unsafe { (&mut *hart, &*op) };
     debug_assert_ne!(op.code, Code::Call);
@@ -418,7 +421,7 @@ unsafe extern "sysv64" fn step<H: Hart>(hart: *mut H, op: *const Op) -> u64 {
 ///
 /// # Safety
 /// As for [`step`].
-unsafe extern "sysv64" fn call<H: Hart>(hart: *mut H, op: *const Op) -> u64 {
+unsafe extern "C" fn call<H: Hart>(hart: *mut H, op: *const Op) -> u64 {
     // SAFETY: as in `step`.
     let (hart, op) = unsafe { (&mut *hart, &*op) };
     hart.state().native.slow.calls[op.helper() as usize] += 1;

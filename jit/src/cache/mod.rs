@@ -32,7 +32,8 @@ pub(crate) use arena::Arena;
 pub(crate) use harts::{Participant, Request};
 
 use crate::address_map::AddressMap;
-use crate::backend::{self, Link, Thunks};
+use crate::backend;
+use crate::codegen::{Link, Thunks, listing};
 use crate::inspect::Inspect;
 use crate::inspect::log::{Category, Log};
 use crate::inspect::stats::CacheStats;
@@ -195,7 +196,7 @@ impl CodeCache {
         let (code, thunks) = backend::shared_code();
         arena.write(0, &code);
         if let Some(perf) = inspect.perf() {
-            for (start, end, name) in backend::symbols(&thunks) {
+            for (start, end, name) in listing::symbols(&thunks) {
                 perf.code(
                     arena.address(start),
                     &code[start as usize..end as usize],
@@ -377,7 +378,7 @@ impl CodeCache {
         }
         inner.links.clear(&mut block.incoming);
         inner.second_pages.remove(&pa);
-        self.arena.divert(block.entry, backend::dead(&self.thunks));
+        self.arena.divert(block.entry, self.thunks.dead);
         for part in code.into_iter().filter(|part| part.length != 0) {
             let Some(page) = inner.pages.get_mut(&part.page()) else { continue };
             page.blocks.retain(|&offset| part.page() + u64::from(offset) != pa);
@@ -451,7 +452,7 @@ impl CodeCache {
 
 /// Where the first block of the arena goes: behind the shared code.
 fn first_place(thunks: &Thunks) -> u32 {
-    backend::shared_size(thunks).next_multiple_of(16)
+    thunks.end.next_multiple_of(16)
 }
 
 /// What the memory knows of the cache, which itself refers to the memory.

@@ -6,8 +6,8 @@ use frontend::ir::{Code, Op, Reg};
 
 use super::Translator;
 use super::asm::{Cc, Width, op};
-use super::demand::LOW_ONLY;
 use super::regs::{Loc, RAX, RCX, RDX, field};
+use crate::codegen::demand::LOW_ONLY;
 
 /// `number` of [`super::asm::Asm::rm_imm`].
 mod imm {

@@ -1,8 +1,15 @@
 //! Code that every block shares: the way into generated code and out of it, and the ways to Rust and back.
 //!
-//! On the host's stack generated code has one frame, which [`emit`]'s `enter` makes. A *site* says where in its block
-//! something can go wrong: bits 15 to 0 are the instruction's offset in its page, the bits above how many instructions of
-//! the block have not retired before it, which is what the block has counted too many.
+//! On the host's stack generated code has one frame, which [`emit`]'s `enter` makes.
+//!
+//! | code | takes | result | clobbers |
+//! |---|---|---|---|
+//! | `exit_at`, `exit_to` | offset or address in rax | | |
+//! | `exit_link` | offset in rax, number of the page in edx, where the displacement is in rcx | | |
+//! | `load`, `store` | address in rax, site in ecx, value in rdx | host address in rax | rcx, and rdx by a load |
+//! | `step`, `call` | operation in rax, site in ecx | | rax, rcx, rdx |
+//! | `fp_on` | site in ecx, instruction in edx | | rax, rcx, rdx, but no scratch register of floating point |
+//! | `interpret` | site in ecx | | |
 
 use dynasm::dynasm;
 use dynasmrt::DynasmApi;
@@ -12,31 +19,8 @@ use super::asm::{Asm, Cc, Label, Width, op};
 use super::regs::{F_PINS, Loc, PINS, RAX, RCX, VOLATILE_PINS, f_slot, field, x_slot};
 use super::tlb::{self, READ, WRITE};
 use super::vex::Rm;
+use crate::codegen::{Thunks, exit, status};
 use crate::context::mstatus;
-
-/// Why generated code was left, as `enter` returns it.
-pub(crate) mod exit {
-    /// `pc` is the next instruction; nothing else is known of it.
-    pub(crate) const DISPATCH: u64 = 0;
-    /// As [`DISPATCH`], and the direct jump at `link_site` leads there.
-    pub(crate) const LINK: u64 = 1;
-    /// The instruction at `pc` raised the trap in `trap_cause` and `trap_tval`.
-    pub(crate) const TRAP: u64 = 2;
-    /// Generated code cannot do the instruction at `pc`.
-    pub(crate) const INTERPRET: u64 = 3;
-    /// The block at `pc` was killed; the executable-code cache may still know it.
-    pub(crate) const STALE: u64 = 4;
-}
-
-/// What the functions behind [`crate::context::Callbacks`] return, apart from the addresses of memory accesses.
-pub(crate) mod status {
-    /// Go on.
-    pub(crate) const DONE: u64 = 0;
-    /// Go on by way of the dispatcher.
-    pub(crate) const LEAVE: u64 = 1;
-    /// A trap.
-    pub(crate) const TRAP: u64 = 2;
-}
 
 /// What floating-point code takes from memory.
 #[derive(Clone, Copy, Debug)]
@@ -53,50 +37,15 @@ pub(super) enum Constant {
 const CONSTANTS: [u64; 5] =
     [0xffff_ffff_0000_0000, 0x8000_0000, 0x8000_0000_0000_0000, 0xffff_ffff_7fc0_0000, 0x7ff8_0000_0000_0000];
 
-impl Thunks {
-    /// Where a constant is in the arena.
-    pub(super) fn constant(&self, constant: Constant) -> u32 {
-        self.constants + 16 * constant as u32
+impl Constant {
+    /// Where it is in the arena.
+    pub(super) fn place(self, thunks: &Thunks) -> u32 {
+        thunks.constants + 16 * self as u32
     }
 }
 
 /// MXCSR with all exceptions masked and none raised, rounding to nearest.
 const MXCSR: u32 = 0x1f80;
-
-/// Where the shared code is: offsets in the arena.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Thunks {
-    /// `extern "sysv64" fn(code, state + BIAS, pc) -> exit`
-    pub(super) enter: u32,
-    /// Leaves for the page offset in eax.
-    pub(super) exit_at: u32,
-    /// Leaves for the address in rax.
-    pub(super) exit_to: u32,
-    /// Leaves; `pc` is set.
-    pub(super) exit: u32,
-    /// Leaves for the page offset in eax, by the direct jump that edx and ecx describe.
-    pub(super) exit_link: u32,
-    /// Where a killed block's entry jumps.
-    pub(super) dead: u32,
-    /// Finds the host address for an access of 1, 2, 4 or 8 bytes: address in rax, site in ecx; result in rax. Clobbers
-    /// rcx and rdx. By the time it returns, an access that has no address was done, and the result is a substitute.
-    pub(super) load: [u32; 4],
-    /// The same for a store; value in rdx, which is kept.
-    pub(super) store: [u32; 4],
-    /// Has the interpreter carry out the operation at rax; site in ecx.
-    pub(super) step: u32,
-    /// Calls the helper of the operation at rax; site in ecx. Returns with NZ when the dispatcher must be next.
-    pub(super) call: u32,
-    /// Makes the floating-point registers live, to be read (0) or written too (1): site in ecx, instruction in edx.
-    /// Clobbers rax, rcx and rdx, and no scratch register of floating point.
-    pub(super) fp_on: [u32; 2],
-    /// Leaves to the interpreter: site in ecx.
-    pub(super) interpret: u32,
-    /// [`CONSTANTS`], 16 bytes each.
-    pub(super) constants: u32,
-    /// Bytes of it all.
-    pub(super) end: u32,
-}
 
 /// Assembles the shared code for the start of the arena.
 pub(crate) fn emit(asm: &mut Asm) -> Thunks {

@@ -8,61 +8,22 @@
 //! block of everything else; if the test fails, the interpreter goes on with the block, so that what was tested stays
 //! known.
 //!
-//! Operations that [`is_simple`] lists use rax, xmm0, xmm1 and xmm2 as their only scratch registers.
+//! Operations that [`is_inline`] lists use rax, xmm0, xmm1 and xmm2 as their only scratch registers.
 
 use dynasm::dynasm;
 use dynasmrt::DynasmApi;
-use frontend::ir::{Code, Fmt, Op, Reg, Shape};
+use frontend::ir::{Code, Fmt, Op, Reg};
 
 use super::Translator;
 use super::asm::{Cc, Label, Width};
 use super::entry::Constant;
 use super::regs::{Loc, RAX, RCX, RDX, f_pinned, f_slot, field};
 use super::vex::{Rm, vop};
-
-/// Rounding mode of the operation: that of `frm`.
-pub(super) const DYNAMIC: u8 = 7;
-/// To nearest, ties away from zero, which the host does not have.
-const NEAREST_AWAY: u8 = 4;
+use crate::codegen::float::{DYNAMIC, is_inline, writes_f};
 
 pub(super) const XMM0: u8 = 0;
 pub(super) const XMM1: u8 = 1;
 const XMM2: u8 = 2;
-
-/// Whether the operation belongs to the floating-point part of the IR, and is no access.
-pub(super) fn is_float(code: Code) -> bool {
-    use Shape::{FcmpX, Fi, Fr, Frr, Frrr, FtoX, XtoF};
-    code == Code::FpOn || matches!(code.shape(), Fi | Fr | Frr | Frrr | FcmpX | FtoX | XtoF)
-}
-
-/// Whether an operation has a result in the integer file.
-pub(super) fn writes_x(op: &Op) -> bool {
-    use Shape::{FLoad, FStore, Fi, Fr, Frr, Frrr, Store, XtoF};
-    !matches!(op.code.shape(), Store | FLoad | FStore | Fi | Fr | Frr | Frrr | XtoF) && op.code != Code::FpOn
-}
-
-fn writes_f(op: &Op) -> bool {
-    use Shape::{FLoad, Fi, Fr, Frr, Frrr, XtoF};
-    matches!(op.code.shape(), FLoad | Fi | Fr | Frr | Frrr | XtoF)
-}
-
-/// Whether the operation is carried out here, and so clobbers nothing but rax and xmm0 to xmm2.
-pub(super) fn is_simple(op: &Op) -> bool {
-    use Code::*;
-    if op.code == FpOn {
-        return true;
-    }
-    if op.fmt() == Fmt::H || op.code == FCvtFmt && Fmt::from_bits(op.c.0) == Fmt::H {
-        return false;
-    }
-    match op.code {
-        FConst | FSgnj | FSgnjn | FSgnjx | FMin | FMax | FEq | FLt | FLe | FLtq | FLeq | FToBits
-        | FFromBits => true,
-        FAdd | FSub | FMul | FDiv | FSqrt | FMadd | FMsub | FNmsub | FNmadd | FRound | FRoundNx | FCvtFmt
-        | FToInt | FFromInt => op.rm() != NEAREST_AWAY,
-        _ => false,
-    }
-}
 
 /// The canonical NaN, boxed.
 fn nan(fmt: Fmt) -> Constant {
@@ -74,10 +35,10 @@ fn bit(reg: Reg) -> u32 {
 }
 
 impl Translator {
-    /// An operation of which [`is_float`] is true.
+    /// An operation of which [`is_float`](crate::codegen::float::is_float) is true.
     pub(super) fn float(&mut self, op: &Op) {
         use Code::*;
-        if !is_simple(op) {
+        if !is_inline(op) {
             self.step(op);
             return self.note_result(op);
         }
@@ -211,7 +172,7 @@ impl Translator {
     }
 
     pub(super) fn constant(&self, constant: Constant) -> Rm {
-        Rm::Arena(self.thunks.constant(constant))
+        Rm::Arena(constant.place(&self.thunks))
     }
 
     /// Where a floating-point register is.

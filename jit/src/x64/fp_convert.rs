@@ -5,9 +5,10 @@ use frontend::ir::{Code, Fmt, IntKind, Op, Reg};
 use super::Translator;
 use super::asm::{Cc, Label, Width, op};
 use super::entry::Constant;
-use super::fp::{DYNAMIC, XMM0, XMM1};
+use super::fp::{XMM0, XMM1};
 use super::regs::{Loc, RAX};
 use super::vex::{Rm, vop};
+use crate::codegen::float::DYNAMIC;
 
 /// `mode` of [`super::asm::Asm::f_round`]: as MXCSR says.
 const AS_MXCSR: u8 = 4;

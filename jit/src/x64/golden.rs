@@ -1,343 +1,35 @@
-//! The code that is generated for each operation, as text in `golden/`, so that a review shows what a change does to it.
-//!
-//! `HARTVM_BLESS=1 cargo test -p jit golden` writes the files anew.
+//! The code that is generated for each operation, as text; see [`crate::codegen::golden`].
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fmt::Write;
-use std::mem::offset_of;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
 
 use frontend::Block;
-use frontend::ir::{Amo, AmoOp, Code, Fmt, Helper, IntKind, Op, Reg, Shape, fp_aux};
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter, OpKind, Register};
-use softmmu::{Context, Entry, ExecEntry};
 
-use super::{BIAS, Thunks, Translator, shared_code};
-use crate::context::HartState;
+use super::{BIAS, Translator, shared_code};
+use crate::codegen::golden::{self, Host, PAGE, Registers, context_name, state_name};
 
-/// Where the instruction of a case is in its page, and the number of that page.
-const AT: u16 = 0x100;
-const PAGE: u32 = 0x80;
-/// Longest line with an operation and its code.
-const WIDTH: usize = 100;
-
-/// Guest registers that live in host registers, and some that do not.
-const PINNED: [u8; 3] = [10, 2, 1];
-const MEMORY: [u8; 3] = [28, 29, 20];
-
-/// A file of `golden/`, and the blocks in it.
-struct Topic {
-    name: &'static str,
-    blocks: Vec<Vec<Op>>,
-}
-
-/// Ends each block, so that it can be seen where the cold code begins. No case writes this register.
 const MARK: u8 = 31;
 
-fn op(code: Code, rd: u8, a: u8, b: u8) -> Op {
-    let rd = if rd == 0 { Reg::SINK } else { Reg(rd) };
-    Op { rd, a: Reg(a), b: Reg(b), at: AT, ..Op::of(code) }
+struct X64 {
+    translator: Translator,
+    /// Names of places in the shared code.
+    names: BTreeMap<u32, String>,
 }
 
-fn of_shapes(shapes: &[Shape]) -> impl Iterator<Item = Code> {
-    Code::ALL.iter().copied().filter(|code| shapes.contains(&code.shape()))
-}
-
-fn registers() -> Vec<Vec<Op>> {
-    let [p, q, r] = PINNED;
-    let [m, n, o] = MEMORY;
-    let mut blocks = Vec::new();
-    for code in of_shapes(&[Shape::Rrr]) {
-        let name = format!("{code:?}");
-        let is_long = name.starts_with("Div") || name.starts_with("Rem");
-        let places = [(p, q, r), (m, n, o), (p, p, q), (p, q, p), (m, m, p)];
-        for &(rd, a, b) in &places[..if is_long { 2 } else { places.len() }] {
-            blocks.push(op(code, rd, a, b));
-        }
-    }
-    // Which operand is x0 makes a difference for few.
-    for code in [Code::Add, Code::Sub, Code::AddW, Code::Slt, Code::Sltu, Code::Div, Code::Mul] {
-        blocks.extend([op(code, p, 0, q), op(code, p, q, 0)]);
-    }
-    blocks.into_iter().map(|op| vec![op]).collect()
-}
-
-fn immediates() -> Vec<Vec<Op>> {
-    let [p, q, _] = PINNED;
-    let [m, n, _] = MEMORY;
-    let mut blocks = Vec::new();
-    for code in of_shapes(&[Shape::Ri]) {
-        for imm in [0, 5, -1, 1 << 31, 1 << 40] {
-            for rd in [p, m] {
-                blocks.push(Op { imm, ..op(code, rd, 0, 0) });
-            }
-        }
-    }
-    for code in of_shapes(&[Shape::Rr]) {
-        blocks.extend([op(code, p, q, 0), op(code, p, p, 0), op(code, m, n, 0)]);
-    }
-    for code in of_shapes(&[Shape::Rri]) {
-        let imm: i64 = match code {
-            Code::AddI | Code::AndI | Code::OrI | Code::XorI | Code::SltI | Code::SltuI | Code::AddIW => -129,
-            _ => 17,
-        };
-        for (rd, a) in [(p, q), (p, p), (m, n), (m, m)] {
-            blocks.push(Op { imm, ..op(code, rd, a, 0) });
-        }
-    }
-    for (code, imm) in [
-        (Code::AddI, 1),
-        (Code::AndI, 255),
-        (Code::AndI, 1),
-        (Code::SltuI, 1),
-        (Code::SllI, 1),
-        (Code::BextI, 40),
-        (Code::BsetI, 40),
-        (Code::SllIUw, 0),
-    ] {
-        blocks.push(Op { imm, ..op(code, p, q, 0) });
-    }
-    blocks.into_iter().map(|op| vec![op]).collect()
-}
-
-fn memory() -> Vec<Vec<Op>> {
-    let [p, q, r] = PINNED;
-    let [m, n, _] = MEMORY;
-    let mut blocks = Vec::new();
-    for code in of_shapes(&[Shape::Load]) {
-        blocks
-            .extend([vec![Op { imm: 8, ..op(code, p, q, 0) }], vec![Op { imm: -2048, ..op(code, m, n, 0) }]]);
-    }
-    for code in of_shapes(&[Shape::Store]) {
-        blocks.push(vec![Op { imm: 8, ..op(code, 0, q, p) }]);
-        if matches!(code, Code::Sb | Code::Sd) {
-            blocks.extend([vec![Op { imm: -2048, ..op(code, 0, n, m) }], vec![op(code, 0, p, 0)]]);
-        }
-    }
-    let load = |rd, base, imm| Op { imm, ..op(Code::Ld, rd, base, 0) };
-    let store = |base, value, imm| Op { imm, ..op(Code::Sd, 0, base, value) };
-    blocks.push(vec![load(0, p, 0)]);
-    blocks.push(vec![load(p, p, 0)]);
-    // Runs: one base, two bases, an operation in between, and a base that changes.
-    blocks.push(vec![store(q, r, 8), store(q, p, 0), load(m, q, 16)]);
-    blocks.push(vec![load(m, p, 0), store(q, m, 8), load(n, p, 8), store(q, n, 0)]);
-    blocks.push(vec![load(m, p, 0), op(Code::Add, n, m, r), store(p, n, 8)]);
-    blocks.push(vec![load(p, p, 0), load(m, p, 8), load(n, p, 16)]);
-    blocks.push(vec![load(p, n, 0), load(q, n, 8)]);
-    for block in &mut blocks {
-        for (step, op) in block.iter_mut().enumerate() {
-            op.at = AT + 4 * step as u16;
-        }
-    }
-    blocks
-}
-
-fn atomic() -> Vec<Vec<Op>> {
-    let [p, q, r] = PINNED;
-    let [m, n, o] = MEMORY;
-    let mut blocks = Vec::new();
-    let with = |code, log2, aux, (rd, a, b)| Op { c: Reg(Amo::new(log2, 0).0), aux, ..op(code, rd, a, b) };
-    for (number, kind) in AmoOp::ALL.into_iter().enumerate() {
-        let number = number as u8;
-        blocks.push(with(Code::Amo, 3, number, (p, q, r)));
-        if matches!(kind, AmoOp::Swap | AmoOp::And | AmoOp::Min) {
-            blocks.extend([0, 1, 2].map(|log2| with(Code::Amo, log2, number, (p, q, r))));
-            blocks.push(with(Code::Amo, 3, number, (m, n, o)));
-            blocks.push(with(Code::Amo, 2, number, (0, q, r)));
-        }
-    }
-    for log2 in 0..4 {
-        blocks.push(with(Code::Cas, log2, 0, (p, q, r)));
-    }
-    blocks.push(with(Code::Cas, 3, 0, (m, n, o)));
-    blocks.push(with(Code::CasPair, 4, 0, (12, q, 14)));
-    for log2 in [2, 3] {
-        blocks.push(with(Code::Lr, log2, 0, (p, q, 0)));
-        blocks.push(with(Code::Lr, log2, 0, (m, n, 0)));
-        blocks.push(with(Code::Sc, log2, 0, (p, q, r)));
-        blocks.push(with(Code::Sc, log2, 0, (m, n, o)));
-    }
-    blocks.into_iter().map(|op| vec![op]).collect()
-}
-
-fn float() -> Vec<Vec<Op>> {
-    let mut blocks = Vec::new();
-    let float = |code: Code, fmt: Fmt, rm: u8, [d, a, b, c]: [u8; 4]| Op {
-        rd: Reg(d),
-        a: Reg(a),
-        b: Reg(b),
-        c: Reg(c),
-        aux: fp_aux(fmt, rm),
-        at: AT,
-        ..Op::of(code)
+impl Host for X64 {
+    const NAME: &'static str = "x64";
+    const REGISTERS: Registers = Registers {
+        pinned: [10, 2, 1],
+        memory: [28, 29, 20],
+        f_pinned: [10, 11, 12, 13],
+        f_memory: [20, 21, 22, 23],
+        mark: MARK,
     };
-    // Floating-point registers that live in host registers, others, and integer registers of both kinds.
-    let (pinned, others) = ([10, 11, 12, 13], [20, 21, 22, 23]);
-    blocks.push(Op { aux: 0, ..op(Code::FpOn, 0, 0, 0) });
-    blocks.push(Op { aux: 1, ..op(Code::FpOn, 0, 0, 0) });
-    blocks.push(Op { imm: 0x3ff0_0000_0000_0000, ..op(Code::FConst, 10, 0, 0) });
-    blocks.push(Op { imm: -1, ..op(Code::FConst, 20, 0, 0) });
-    for code in Code::ALL.iter().copied() {
-        let shape = code.shape();
-        let kinds: &[IntKind] = match code {
-            Code::FToInt | Code::FFromInt => &[IntKind::W, IntKind::Wu, IntKind::L, IntKind::Lu],
-            Code::FCvtFmt => &[IntKind::W, IntKind::Wu, IntKind::L],
-            _ => &[IntKind::W],
-        };
-        let is_float = matches!(
-            shape,
-            Shape::FLoad
-                | Shape::FStore
-                | Shape::Fr
-                | Shape::Frr
-                | Shape::Frrr
-                | Shape::FtoX
-                | Shape::FcmpX
-                | Shape::XtoF
-        );
-        if !is_float {
-            continue;
-        }
-        for fmt in [Fmt::S, Fmt::D, Fmt::H] {
-            for &kind in kinds {
-                // Half precision is not worth seeing more than once.
-                if fmt == Fmt::H && (shape == Shape::Frr || shape == Shape::Frrr) && code != Code::FAdd {
-                    continue;
-                }
-                if code == Code::FCvtFmt && kind as u8 == fmt as u8
-                    || code == Code::FToIntMod && fmt != Fmt::D
-                {
-                    continue;
-                }
-                let mut registers = pinned;
-                if shape != Shape::Frrr {
-                    registers[3] = kind as u8;
-                }
-                blocks.push(float(code, fmt, 7, registers));
-            }
-        }
-        let mut registers = others;
-        registers[3] = if shape == Shape::Frrr { 23 } else { 0 };
-        let rm = if code == Code::FToIntMod { 1 } else { 7 };
-        blocks.push(float(code, Fmt::D, rm, registers));
-        if matches!(code, Code::FAdd | Code::FToInt | Code::FRound | Code::FCvtFmt) {
-            for rm in [0, 1] {
-                registers[3] = 0;
-                blocks.push(float(code, Fmt::D, rm, registers));
-            }
-        }
-    }
-    blocks.into_iter().map(|op| vec![op]).collect()
-}
 
-fn control() -> Vec<Vec<Op>> {
-    let [p, q, _] = PINNED;
-    let [m, n, _] = MEMORY;
-    let mut blocks = Vec::new();
-    let at = i64::from(AT);
-    for code in of_shapes(&[Shape::Branch]) {
-        blocks.push(Op { aux: 4, imm: at + 0x40, ..op(code, 0, p, q) });
+    fn listing(&mut self, block: &Block) -> Vec<String> {
+        self.translator.translate(block, PAGE);
+        listing(&self.translator, &self.names)
     }
-    for (a, b, imm) in
-        [(m, n, at + 0x40), (p, 0, at + 0x40), (0, m, at - 0x40), (p, q, at), (p, q, 0x1010), (p, q, -0x10)]
-    {
-        blocks.push(Op { aux: 4, imm, ..op(Code::Bne, 0, a, b) });
-    }
-    for imm in [at + 0x40, at - 0x40, at, 0x1010, -0x10] {
-        blocks.push(Op { imm, ..op(Code::Jump, 0, 0, 0) });
-    }
-    for (rd, a, imm) in [(0, 1, 0), (1, p, -4), (m, n, 0), (p, p, 0), (5, 5, 2047)] {
-        blocks.push(Op { aux: 4, imm, ..op(Code::JumpReg, rd, a, 0) });
-    }
-    for (number, _) in Helper::ALL.iter().enumerate() {
-        blocks.push(Op { c: Reg(number as u8), imm: 0x1234, ..op(Code::Call, p, q, m) });
-    }
-    blocks.into_iter().map(|op| vec![op]).collect()
-}
-
-fn topics() -> [Topic; 6] {
-    [
-        Topic { name: "registers", blocks: registers() },
-        Topic { name: "immediates", blocks: immediates() },
-        Topic { name: "memory", blocks: memory() },
-        Topic { name: "atomic", blocks: atomic() },
-        Topic { name: "float", blocks: float() },
-        Topic { name: "control", blocks: control() },
-    ]
-}
-
-/// Names of places in the shared code.
-fn thunk_names(thunks: &Thunks) -> BTreeMap<u32, String> {
-    let mut names = BTreeMap::new();
-    let mut name = |at: u32, text: &str| names.insert(at, text.to_owned());
-    name(thunks.enter, "enter");
-    name(thunks.exit_at, "exit_at");
-    name(thunks.exit_to, "exit_to");
-    name(thunks.exit, "exit");
-    name(thunks.exit_link, "exit_link");
-    name(thunks.dead, "dead");
-    name(thunks.step, "step");
-    name(thunks.call, "call");
-    for (log2, (&load, &store)) in thunks.load.iter().zip(&thunks.store).enumerate() {
-        name(load, &format!("load{}", 1 << log2));
-        name(store, &format!("store{}", 1 << log2));
-    }
-    name(thunks.fp_on[0], "fp_on");
-    name(thunks.fp_on[1], "fp_on_dirty");
-    names
-}
-
-/// What is at a displacement from r15.
-fn state_name(displacement: i64) -> Option<String> {
-    let at = usize::try_from(displacement + i64::from(BIAS)).ok()?;
-    let (x, f) = (offset_of!(HartState, x), offset_of!(HartState, f));
-    if (x..x + 8 * 32).contains(&at) {
-        return Some(format!("x{}", (at - x) / 8));
-    }
-    if (f..f + 8 * 32).contains(&at) {
-        return Some(format!("f{}", (at - f) / 8));
-    }
-    macro_rules! names {
-        ($($($field:ident).+),*) => {
-            [$((offset_of!(HartState, $($field).+), stringify!($($field).+))),*]
-        };
-    }
-    let names = names![
-        instret,
-        page,
-        pc,
-        mstatus,
-        partial,
-        reservation,
-        fflags,
-        frm,
-        native.context,
-        native.poll,
-        native.hart,
-        native.bounce,
-        native.trap_cause,
-        native.trap_tval,
-        native.link_site,
-        native.link_page,
-        native.fp_live,
-        native.control
-    ];
-    names.into_iter().find(|&(offset, _)| offset == at).map(|(_, name)| name.replace(' ', ""))
-}
-
-/// What is at a displacement from r14.
-fn context_name(displacement: i64) -> Option<&'static str> {
-    let addend = offset_of!(Entry, addend);
-    let payload = offset_of!(ExecEntry, payload);
-    let names = [
-        (Context::READ_OFFSET, "read"),
-        (Context::READ_OFFSET + addend, "read.addend"),
-        (Context::WRITE_OFFSET, "write"),
-        (Context::WRITE_OFFSET + addend, "write.addend"),
-        (Context::EXEC_OFFSET, "exec"),
-        (Context::EXEC_OFFSET + payload, "exec.payload"),
-    ];
-    names.into_iter().find(|&(offset, _)| offset as i64 == displacement).map(|(_, name)| name)
 }
 
 /// The host code of a block, without what every block begins with.
@@ -396,7 +88,7 @@ fn listing(translator: &Translator, names: &BTreeMap<u32, String>) -> Vec<String
         } else {
             let displacement = insn.memory_displacement64() as i64;
             if insn.memory_base() == Register::R15 {
-                if let Some(name) = state_name(displacement) {
+                if let Some(name) = state_name(displacement + i64::from(BIAS)) {
                     line = replace_operand(&line, &name);
                 }
             } else if insn.memory_base() == Register::R14
@@ -407,9 +99,6 @@ fn listing(translator: &Translator, names: &BTreeMap<u32, String>) -> Vec<String
             }
         }
         lines.push(if line == format!("mov qword ptr [x{MARK}],1") { "...".to_owned() } else { line });
-    }
-    if lines.last().is_some_and(|line| line == "...") {
-        lines.pop();
     }
     lines
 }
@@ -422,76 +111,14 @@ fn replace_operand(line: &str, by: &str) -> String {
     }
 }
 
-fn title(op: &Op) -> String {
-    match op.code {
-        Code::FpOn => format!("FpOn {}", op.aux),
-        _ => op.to_string(),
-    }
-}
-
-fn text(topic: &Topic) -> String {
-    let (_, thunks) = shared_code();
-    let names = thunk_names(&thunks);
-    let mut translator = Translator::new(thunks);
-    let mut text = String::new();
-    let mut seen = HashSet::new();
-    for ops in &topic.blocks {
-        let title: Vec<String> = ops.iter().map(title).collect();
-        if !seen.insert(title.clone()) {
-            continue;
-        }
-        let insns: Vec<u16> = ops.iter().map(|op| op.at).collect();
-        let end = insns[insns.len() - 1] + 4;
-        let mark = Op { imm: 1, ..op(Code::Const, MARK, 0, 0) };
-        let all: Vec<Op> = ops.iter().copied().chain([mark]).collect();
-        translator.translate(&Block { start: AT, end, ops: all, insns }, PAGE);
-        let listing = listing(&translator, &names);
-        let (title, code) = (title.join(" / "), listing.join("; "));
-        let is_long = title.len() + code.len() > WIDTH || listing.iter().any(|line| line.ends_with(':'));
-        if is_long {
-            let indented = |line: &String| {
-                let depth = if line.ends_with(':') { 2 } else { 4 };
-                format!("{:depth$}{line}\n", "")
-            };
-            let lines: String = listing.iter().map(indented).collect();
-            let _ = write!(text, "{title}\n{lines}");
-        } else {
-            let _ = writeln!(text, "{title:<24} {code}");
-        }
-    }
-    text
-}
-
-fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/x64/golden").join(format!("{name}.txt"))
-}
-
 #[test]
 fn generated_code_is_as_reviewed() {
-    let bless = std::env::var_os("HARTVM_BLESS").is_some();
-    for topic in topics() {
-        let (path, now) = (path(topic.name), text(&topic));
-        if bless {
-            std::fs::write(&path, now).expect("the source directory can be written");
-            continue;
-        }
-        let reviewed =
-            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let difference = (1..).zip(reviewed.lines().zip(now.lines())).find(|(_, (old, new))| old != new);
-        if let Some((line, (old, new))) = difference {
-            panic!("{}:{line}: `{old}` is `{new}` now; HARTVM_BLESS=1 accepts it for review", path.display());
-        }
-        assert_eq!(reviewed.len(), now.len(), "{}: HARTVM_BLESS=1 accepts it for review", path.display());
-    }
+    let (_, thunks) = shared_code();
+    let names = thunks.parts().into_iter().collect();
+    golden::check(&mut X64 { translator: Translator::new(thunks), names });
 }
 
 #[test]
 fn every_operation_is_in_a_file() {
-    let topics = topics();
-    let ops = || topics.iter().flat_map(|topic| topic.blocks.iter().flatten());
-    let codes: HashSet<Code> = ops().map(|op| op.code).collect();
-    let missing: Vec<_> = Code::ALL.iter().filter(|code| !codes.contains(code)).collect();
-    assert!(missing.is_empty(), "{missing:?}");
-    let helpers: HashSet<Helper> = ops().filter(|op| op.code == Code::Call).map(Op::helper).collect();
-    assert_eq!(helpers.len(), Helper::ALL.len());
+    golden::check_complete::<X64>();
 }

@@ -1,147 +1,32 @@
 //! Loads and stores.
 //!
-//! Accesses that follow each other with nothing but simple operations between them, by one base register or by two, are a
-//! *run*: one probe of the TLB for each base, wide enough for all its accesses, and then each access is one instruction. When
-//! a probe fails, the whole run is carried out by cold code instead, which asks for each access by itself.
+//! A run ([`crate::codegen::runs`]) has one probe of the TLB for each base, wide enough for all its accesses, and then each access is
+//! one instruction. When a probe fails, the whole run is carried out by cold code instead, which asks for each access by itself.
 
 use dynasm::dynasm;
 use dynasmrt::DynasmApi;
-use frontend::ir::{Code, Fmt, Op, Reg, Shape};
+use frontend::ir::{Code, Op, Reg};
 
 use super::Translator;
+use super::alu;
 use super::asm::{Cc, Label, Width, op};
-use super::fp::writes_x;
 use super::regs::{Loc, Pins, RAX, RCX, RDX, f_pinned, f_slot, field};
 use super::tlb::{self, ADDEND, READ, WRITE};
 use super::vex::Rm;
-use super::{alu, fp};
+use crate::codegen::float::{is_float, is_inline};
+use crate::codegen::runs::{Base, Rules, Run, bytes, is_access, is_float_access, is_store};
 
-/// Most operations in a run.
-const MAX_RUN: usize = 40;
-/// Most bytes between the first and the last byte that a run accesses by one base: the wider, the more often it crosses a page.
-const MAX_SPAN: i64 = 512;
+/// Where the addends of a run's bases are kept.
+const ADDENDS: [u8; 2] = [RCX, RDX];
 
-/// A base register of a run.
-#[derive(Clone, Copy)]
-struct Base {
-    reg: Reg,
-    /// Offsets of the first byte and of the byte after the last.
-    low: i64,
-    high: i64,
-    stores: bool,
-    /// Where the addend is kept.
-    addend: u8,
-}
-
-/// Operations that are carried out together.
-#[derive(Clone, Copy)]
-struct Run {
-    bases: [Option<Base>; 2],
-    length: usize,
-}
-
-/// Whether this module carries out `op`. Those of halves are rare.
-pub(super) fn is_access(op: &Op) -> bool {
-    match op.code.shape() {
-        Shape::Load | Shape::Store => true,
-        Shape::FLoad | Shape::FStore => op.fmt() != Fmt::H,
-        _ => false,
-    }
-}
-
-fn is_store(op: &Op) -> bool {
-    matches!(op.code.shape(), Shape::Store | Shape::FStore)
-}
-
-fn is_float_access(op: &Op) -> bool {
-    matches!(op.code, Code::FLoad | Code::FStore)
-}
-
-/// Whether `op` clobbers nothing but rax and scratch registers of floating point.
-fn is_simple(op: &Op) -> bool {
-    if fp::is_float(op.code) { fp::is_simple(op) } else { alu::is_simple(op.code) }
-}
-
-fn bytes(op: &Op) -> i64 {
-    match op.code {
-        Code::Lb | Code::Lbu | Code::Sb => 1,
-        Code::Lh | Code::Lhu | Code::Sh => 2,
-        Code::Lw | Code::Lwu | Code::Sw => 4,
-        Code::FLoad | Code::FStore => op.fmt().bytes() as i64,
-        _ => 8,
-    }
-}
-
-impl Run {
-    /// The longest run that starts at the access `ops[0]`.
-    fn find(pins: &Pins, ops: &[Op]) -> Run {
-        let mut run = Run { bases: [None; 2], length: 0 };
-        // Registers that the run has changed: the probes at its start cannot use them.
-        let mut changed = 0_u64;
-        for (index, op) in ops.iter().enumerate().take(MAX_RUN) {
-            let change = if writes_x(op) { 1 << op.rd.index() } else { 0 };
-            let clobbers = writes_x(op) && run.bases.iter().flatten().any(|base| base.reg == op.rd);
-            if !is_access(op) {
-                if !is_simple(op) || clobbers {
-                    break;
-                }
-                changed |= change;
-                continue;
-            }
-            if changed >> op.a.index() & 1 == 1 || !run.add(pins, op) {
-                break;
-            }
-            changed |= change;
-            run.length = index + 1;
-            if writes_x(op) && run.bases.iter().flatten().any(|base| base.reg == op.rd) {
-                break;
-            }
-        }
-        run
+impl Rules for Pins {
+    fn is_simple(&self, op: &Op) -> bool {
+        if is_float(op.code) { is_inline(op) } else { alu::is_simple(op.code) }
     }
 
-    /// Adds an access, if it fits.
-    fn add(&mut self, pins: &Pins, op: &Op) -> bool {
-        let (low, high) = (op.imm, op.imm + bytes(op));
-        let stores = is_store(op);
-        let [first, second] = &mut self.bases;
-        for base in [&mut *first, &mut *second].into_iter().flatten() {
-            if base.reg == op.a {
-                let (low, high) = (low.min(base.low), high.max(base.high));
-                if high - low > MAX_SPAN {
-                    return false;
-                }
-                *base = Base { low, high, stores: base.stores | stores, ..*base };
-                return true;
-            }
-        }
-        let base = Base { reg: op.a, low, high, stores, addend: RCX };
-        match (&first, &second) {
-            (None, _) => *first = Some(base),
-            // With two bases, rax is the only scratch register left, so neither may need one.
-            (Some(other), None) if pins.pinned(other.reg).is_some() && pins.pinned(base.reg).is_some() => {
-                *second = Some(Base { addend: RDX, ..base });
-            }
-            _ => return false,
-        }
-        true
-    }
-
-    /// The run without its second base, if that saves nothing.
-    fn worthwhile(pins: &Pins, ops: &[Op]) -> Run {
-        let run = Run::find(pins, ops);
-        let accesses = ops[..run.length].iter().filter(|op| is_access(op)).count();
-        let bases = run.bases.iter().flatten().count();
-        if accesses > bases {
-            return run;
-        }
-        let mut single = Run { bases: [None; 2], length: 1 };
-        single.add(pins, &ops[0]);
-        single
-    }
-
-    fn addend(&self, reg: Reg) -> u8 {
-        self.bases.iter().flatten().find(|base| base.reg == reg).map_or(RCX, |base| base.addend)
+    /// With two bases, rax is the only scratch register left, so neither may need one.
+    fn allow_second(&self, first: Reg, second: Reg) -> bool {
+        self.pinned(first).is_some() && self.pinned(second).is_some()
     }
 }
 
@@ -152,12 +37,12 @@ impl Translator {
         let range = index..index + run.length;
         let (slow, done) = (self.asm.label(), self.asm.label());
         let boxed = self.boxed;
-        for base in run.bases.iter().flatten() {
-            self.probe(base, slow);
+        for (base, addend) in run.bases.iter().flatten().zip(ADDENDS) {
+            self.probe(base, addend, slow);
         }
         for op in &ops[range.clone()] {
             if is_access(op) {
-                self.fast_access(op, run.addend(op.a));
+                self.fast_access(op, ADDENDS[run.base(op.a)]);
             } else {
                 self.simple(op);
             }
@@ -202,7 +87,7 @@ impl Translator {
 
     /// An operation that may be between the accesses of a run.
     fn simple(&mut self, op: &Op) {
-        if fp::is_float(op.code) {
+        if is_float(op.code) {
             self.float(op);
         } else {
             self.integer(op);
@@ -222,11 +107,10 @@ impl Translator {
         }
     }
 
-    /// Finds the addend for all accesses by a base.
-    fn probe(&mut self, base: &Base, slow: Label) {
+    /// Finds the addend for all accesses by a base, in `slot`.
+    fn probe(&mut self, base: &Base, slot: u8, slow: Label) {
         let table = if base.stores { WRITE } else { READ };
         let limit = tlb::last_offset((base.high - base.low) as i32);
-        let slot = base.addend;
         // The way from the address to the slot is what a chain of pointers waits for, so it does not go through a copy.
         let address = match self.pins.pinned(base.reg) {
             Some(host) if base.low == 0 => host,

@@ -11,7 +11,6 @@ mod asm;
 mod atomic;
 mod branch;
 mod csr;
-mod demand;
 mod entry;
 mod exchange;
 mod fp;
@@ -29,29 +28,16 @@ use frontend::Block;
 use frontend::ir::{Code, Follow, Helper, Op, Shape};
 
 use asm::{Asm, Cc, Label, Width, op};
-use regs::{Exchange, Loc, Pins, RAX, RCX, field};
+use regs::{Loc, Pins, RAX, RCX, field};
 
-pub(crate) use entry::{Thunks, exit, status};
-pub(crate) use listing::{disassemble, symbols};
+use crate::codegen::exchange::Exchange;
+use crate::codegen::{Link, Thunks, demand, float, runs};
+
+pub(crate) use listing::disassemble;
 pub(crate) use regs::BIAS;
 
 /// Offset of a block's body from its entry. Links lead to the body: they stay in the page.
 pub(crate) const BODY: u32 = 11;
-
-/// Arena offset of the way into generated code.
-pub(crate) fn enter(thunks: &Thunks) -> u32 {
-    thunks.enter
-}
-
-/// Arena offset of where the entries of killed blocks lead.
-pub(crate) fn dead(thunks: &Thunks) -> u32 {
-    thunks.dead
-}
-
-/// Bytes of the shared code.
-pub(crate) fn shared_size(thunks: &Thunks) -> u32 {
-    thunks.end
-}
 
 /// Whether this host has the instructions that generated code uses.
 pub(crate) fn is_supported() -> bool {
@@ -62,15 +48,6 @@ pub(crate) fn is_supported() -> bool {
         && std::is_x86_feature_detected!("lzcnt")
         && std::is_x86_feature_detected!("popcnt")
         && std::is_x86_feature_detected!("pclmulqdq")
-}
-
-/// A direct jump that can be linked to another block of the same page.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Link {
-    /// Offset of its displacement in the code.
-    pub(crate) field: u32,
-    /// Page offset of the instruction it leads to.
-    pub(crate) target: u16,
 }
 
 type Cold = Box<dyn FnOnce(&mut Translator)>;
@@ -217,11 +194,11 @@ impl Translator {
     /// Assembles the operation at `index`, or several from there on; returns how many.
     fn op(&mut self, ops: &[Op], index: usize) -> usize {
         let op = &ops[index];
-        if mem::is_access(op) {
+        if runs::is_access(op) {
             return self.accesses(ops, index);
         }
         match op.code.shape() {
-            _ if fp::is_float(op.code) => self.float(op),
+            _ if float::is_float(op.code) => self.float(op),
             Shape::Ri | Shape::Rr | Shape::Rrr | Shape::Rri => self.integer(op),
             Shape::Amo => self.atomic(op),
             Shape::Branch => self.branch(op),

@@ -17,6 +17,7 @@ use std::mem::offset_of;
 
 use frontend::ir::Reg;
 
+use crate::codegen::exchange::Exchange;
 use crate::context::HartState;
 
 pub(super) const RAX: u8 = 0;
@@ -117,14 +118,6 @@ impl Pins {
         self.0[usize::from(exchange.out)] = NOT_PINNED;
         self.0[usize::from(exchange.into)] = exchange.host;
     }
-}
-
-/// A guest register that gives up its host register to another inside a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Exchange {
-    pub(super) host: u8,
-    pub(super) out: u8,
-    pub(super) into: u8,
 }
 
 /// The host register of a pinned floating-point register.

@@ -7,7 +7,7 @@
 use frontend::ir::{Code, Op, Reg, Shape};
 
 /// What an operation's result needs, in its `aux` field, which these shapes do not use.
-pub(super) const LOW_ONLY: u8 = 1;
+pub(crate) const LOW_ONLY: u8 = 1;
 
 /// What an operation reads of its operands `a` and `b`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ fn reads(code: Code) -> Reads {
 }
 
 /// Marks the operations whose result is read as 32 bits with [`LOW_ONLY`].
-pub(super) fn mark(ops: &mut [Op]) {
+pub(crate) fn mark(ops: &mut [Op]) {
     // Bit n: all of register n may be seen from here on.
     let mut seen = u64::MAX;
     let bit = |reg: Reg| 1_u64 << reg.index();

@@ -1,0 +1,63 @@
+//! Loops of one block keep their own busiest guest registers in host registers.
+//!
+//! Between blocks the same guest registers are in host registers everywhere. A block that jumps to its own start runs often for
+//! each time it is entered, so it pays to give the host register of a guest register that the loop hardly uses to one that it uses
+//! much.
+
+use frontend::Block;
+use frontend::ir::{Code, Op, Reg, Shape};
+
+/// A guest register that gives up its host register to another inside a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exchange {
+    pub(crate) host: u8,
+    pub(crate) out: u8,
+    pub(crate) into: u8,
+}
+
+/// How often each guest register is read or written.
+fn uses(ops: &[Op]) -> [u32; 32] {
+    let mut uses = [0; 32];
+    let mut count = |regs: &[Reg]| {
+        for reg in regs {
+            if let Some(uses) = uses.get_mut(reg.index()) {
+                *uses += 1;
+            }
+        }
+    };
+    for op in ops {
+        match op.code.shape() {
+            Shape::Ri | Shape::FtoX | Shape::FcmpX => count(&[op.rd]),
+            Shape::Rr | Shape::Rri | Shape::Load | Shape::JumpReg => count(&[op.rd, op.a]),
+            Shape::Rrr | Shape::Amo => count(&[op.rd, op.a, op.b]),
+            Shape::Store | Shape::Branch => count(&[op.a, op.b]),
+            Shape::FLoad | Shape::FStore | Shape::XtoF => count(&[op.a]),
+            Shape::Fi | Shape::Fr | Shape::Frr | Shape::Frrr | Shape::Jump | Shape::Call => {}
+        }
+    }
+    // x0 is no register.
+    uses[0] = 0;
+    uses
+}
+
+/// The exchanges that pay in a block, where the guest registers of `pins` (guest, host) are in host registers otherwise; none unless
+/// it is a loop.
+pub(crate) fn choose(block: &Block, pins: &[(u8, u8)]) -> Vec<Exchange> {
+    let is_loop =
+        block.ops.iter().rev().take(2).any(|op| {
+            matches!(op.code.shape(), Shape::Branch | Shape::Jump) && op.imm == i64::from(block.start)
+        });
+    // Helpers want all registers in their usual places each time.
+    if !is_loop || block.ops.iter().any(|op| op.code == Code::Call) {
+        return Vec::new();
+    }
+    let uses = uses(&block.ops);
+    let is_pinned = |reg: u8| pins.iter().any(|&(guest, _)| guest == reg);
+    let mut wanted: Vec<u8> = (1..32).filter(|&reg| !is_pinned(reg) && uses[usize::from(reg)] > 1).collect();
+    wanted.sort_by_key(|&reg| std::cmp::Reverse(uses[usize::from(reg)]));
+    let mut given = pins.to_vec();
+    given.sort_by_key(|&(reg, _)| uses[usize::from(reg)]);
+    let pays = |&(into, (out, _)): &(u8, (u8, u8))| uses[usize::from(into)] > uses[usize::from(out)] + 1;
+    let exchanges = wanted.into_iter().zip(given).take_while(pays);
+    exchanges.map(|(into, (out, host))| Exchange { host, out, into }).collect()
+}

@@ -1,0 +1,44 @@
+//! Floating-point operations: which they are, and which of them generated code carries out.
+
+use frontend::ir::{Code, Fmt, Op, Shape};
+
+/// Rounding mode of the operation: that of `frm`.
+pub(crate) const DYNAMIC: u8 = 7;
+/// To nearest, ties away from zero, which hosts do not have.
+const NEAREST_AWAY: u8 = 4;
+
+/// Whether the operation belongs to the floating-point part of the IR, and is no access.
+pub(crate) fn is_float(code: Code) -> bool {
+    use Shape::{FcmpX, Fi, Fr, Frr, Frrr, FtoX, XtoF};
+    code == Code::FpOn || matches!(code.shape(), Fi | Fr | Frr | Frrr | FcmpX | FtoX | XtoF)
+}
+
+/// Whether an operation has a result in the integer file.
+pub(crate) fn writes_x(op: &Op) -> bool {
+    use Shape::{FLoad, FStore, Fi, Fr, Frr, Frrr, Store, XtoF};
+    !matches!(op.code.shape(), Store | FLoad | FStore | Fi | Fr | Frr | Frrr | XtoF) && op.code != Code::FpOn
+}
+
+/// Whether an operation has a result in the floating-point file.
+pub(crate) fn writes_f(op: &Op) -> bool {
+    use Shape::{FLoad, Fi, Fr, Frr, Frrr, XtoF};
+    matches!(op.code.shape(), FLoad | Fi | Fr | Frr | Frrr | XtoF)
+}
+
+/// Whether generated code carries out the operation; else the interpreter does.
+pub(crate) fn is_inline(op: &Op) -> bool {
+    use Code::*;
+    if op.code == FpOn {
+        return true;
+    }
+    if op.fmt() == Fmt::H || op.code == FCvtFmt && Fmt::from_bits(op.c.0) == Fmt::H {
+        return false;
+    }
+    match op.code {
+        FConst | FSgnj | FSgnjn | FSgnjx | FMin | FMax | FEq | FLt | FLe | FLtq | FLeq | FToBits
+        | FFromBits => true,
+        FAdd | FSub | FMul | FDiv | FSqrt | FMadd | FMsub | FNmsub | FNmadd | FRound | FRoundNx | FCvtFmt
+        | FToInt | FFromInt => op.rm() != NEAREST_AWAY,
+        _ => false,
+    }
+}

@@ -1,0 +1,101 @@
+//! What the backends share: how generated code talks to the engine, and what is found out about a block before a host's
+//! instructions are chosen.
+//!
+//! [`demand`] says which results are read as 32 bits only, [`runs`] which accesses share a probe of the TLB, [`exchange`] which
+//! guest registers a loop wants in host registers, [`float`] what floating-point operations a backend carries out itself.
+
+pub(crate) mod demand;
+pub(crate) mod exchange;
+pub(crate) mod float;
+#[cfg(test)]
+pub(crate) mod golden;
+pub(crate) mod listing;
+pub(crate) mod runs;
+
+/// A direct jump that can be linked to another block of the same page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Link {
+    /// Offset in the code of what is patched.
+    pub(crate) field: u32,
+    /// Page offset of the instruction it leads to.
+    pub(crate) target: u16,
+}
+
+/// Why generated code was left, as `enter` returns it.
+pub(crate) mod exit {
+    /// `pc` is the next instruction; nothing else is known of it.
+    pub(crate) const DISPATCH: u64 = 0;
+    /// As [`DISPATCH`], and the direct jump at `link_site` leads there.
+    pub(crate) const LINK: u64 = 1;
+    /// The instruction at `pc` raised the trap in `trap_cause` and `trap_tval`.
+    pub(crate) const TRAP: u64 = 2;
+    /// Generated code cannot do the instruction at `pc`.
+    pub(crate) const INTERPRET: u64 = 3;
+    /// The block at `pc` was killed; the executable-code cache may still know it.
+    pub(crate) const STALE: u64 = 4;
+}
+
+/// What the functions behind [`crate::context::Callbacks`] return, apart from the addresses of memory accesses.
+pub(crate) mod status {
+    /// Go on.
+    pub(crate) const DONE: u64 = 0;
+    /// Go on by way of the dispatcher.
+    pub(crate) const LEAVE: u64 = 1;
+    /// A trap.
+    pub(crate) const TRAP: u64 = 2;
+}
+
+/// Where the shared code is: offsets in the arena. Each backend's `entry` says what is in which register.
+///
+/// A *site* says where in its block something can go wrong: bits 15 to 0 are the instruction's offset in its page, the bits above
+/// how many instructions of the block have not retired before it, which is what the block has counted too many.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Thunks {
+    /// `extern "C" fn(code, state + BIAS, pc) -> exit`
+    pub(crate) enter: u32,
+    /// Leaves for a page offset.
+    pub(crate) exit_at: u32,
+    /// Leaves for an address.
+    pub(crate) exit_to: u32,
+    /// Leaves; `pc` is set.
+    pub(crate) exit: u32,
+    /// Leaves for a page offset, by a direct jump that is not linked yet.
+    pub(crate) exit_link: u32,
+    /// Where a killed block's entry jumps.
+    pub(crate) dead: u32,
+    /// Finds the host address for an access of 1, 2, 4 or 8 bytes at a site. By the time it returns, an access that has no address
+    /// was done, and the result is a substitute.
+    pub(crate) load: [u32; 4],
+    /// The same for a store of a value, which is kept.
+    pub(crate) store: [u32; 4],
+    /// Has the interpreter carry out the operation at an address; takes a site.
+    pub(crate) step: u32,
+    /// Calls the helper of the operation at an address; takes a site. Returns with NZ when the dispatcher must be next.
+    pub(crate) call: u32,
+    /// Makes the floating-point registers live, to be read (0) or written too (1); takes a site and an instruction.
+    pub(crate) fp_on: [u32; 2],
+    /// Leaves to the interpreter; takes a site.
+    pub(crate) interpret: u32,
+    /// Constants that blocks refer to.
+    pub(crate) constants: u32,
+    /// Bytes of it all.
+    pub(crate) end: u32,
+}
+
+impl Thunks {
+    /// What the shared code consists of, by name and in no order; without [`Self::constants`], which have another meaning on each
+    /// host.
+    pub(crate) fn parts(&self) -> Vec<(u32, String)> {
+        let names = ["enter", "exit_at", "exit_to", "exit", "exit_link", "dead", "interpret", "step", "call"];
+        let Thunks { enter, exit_at, exit_to, exit, exit_link, dead, interpret, step, call, .. } = *self;
+        let places = [enter, exit_at, exit_to, exit, exit_link, dead, interpret, step, call];
+        let mut parts: Vec<(u32, String)> =
+            places.into_iter().zip(names).map(|(place, name)| (place, name.to_owned())).collect();
+        parts.extend([(self.fp_on[0], "fp_on".to_owned()), (self.fp_on[1], "fp_dirty".to_owned())]);
+        for (log2, (&load, &store)) in self.load.iter().zip(&self.store).enumerate() {
+            parts.push((load, format!("load{}", 8 << log2)));
+            parts.push((store, format!("store{}", 8 << log2)));
+        }
+        parts
+    }
+}
