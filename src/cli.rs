@@ -39,6 +39,9 @@ pub(crate) enum Command {
     /// Boot a guest with its console on this terminal
     #[command(after_help = KEYS)]
     Run(Box<RunArgs>),
+    /// Open a shell in a running guest that has a forwarded port 22, with the host's ssh program
+    #[command(after_help = SSH_EXAMPLES)]
+    Ssh(SshArgs),
     /// Run self-checking programs that report through `tohost`, and print a table
     #[command(after_help = "Example:\n  hartvm test --timeout 20 rv64ui-p-add rv64ud/")]
     Test(TestArgs),
@@ -46,6 +49,15 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  hartvm disasm program.elf | less")]
     Disasm(DisasmArgs),
 }
+
+const SSH_EXAMPLES: &str = "\
+Examples:
+  hartvm run --kernel vmlinux --disk disk.raw --net user,hostfwd=tcp:127.0.0.1:2222-:22 --name build
+  hartvm ssh --login root
+  hartvm ssh build -- uname -a
+  hartvm ssh 2222 --identity key
+
+Host keys are not checked: the connection does not leave this machine.";
 
 const KEYS: &str = "\
 Keys on the console:
@@ -61,6 +73,7 @@ Examples:
   hartvm run --kernel linux --initrd initrd.gz --append 'console=ttyS0 DEBIAN_FRONTEND=text'
   hartvm run --kernel vmlinux --disk disk.raw --append 'root=/dev/vda1 console=ttyS0' --cpus 4
   hartvm run --firmware fw_dynamic.bin --kernel u-boot.bin --disk disk.raw,snapshot
+  hartvm run --kernel vmlinux --disk disk.raw --net user,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::5353-:53
   hartvm run --kernel linux --cpu max,sv39 --memory 512M --dump-dts
   hartvm run --firmware none --kernel program.elf --stats --log guest,host,traps:log.txt
   perf record -k mono hartvm run --kernel linux --perf map";
@@ -110,6 +123,20 @@ pub(crate) struct RunArgs {
     /// guest's writes; `snapshot` takes them but forgets them at exit, and leaves FILE as it is
     #[arg(long, value_name = "FILE[,readonly][,snapshot]")]
     pub(crate) disk: Vec<String>,
+
+    /// Connect the guest to a network: `user` needs no rights on the host (DHCP, name server, TCP, UDP and ping to
+    /// wherever the host can reach; 10.0.2.2 is the host's loopback), `none` is none. `hostfwd` lets a port of the host lead
+    /// into the guest, any number of times; `restrict` lets only forwards through
+    #[arg(
+        long,
+        value_name = "user[,hostfwd=tcp|udp:[ADDR]:PORT-[GUESTADDR]:PORT]...[,restrict=on][,ipv6=off]|none",
+        default_value = "user"
+    )]
+    pub(crate) net: String,
+
+    /// Name of this guest, by which `hartvm ssh` finds it
+    #[arg(long, value_name = "NAME", value_parser = guest_name)]
+    pub(crate) name: Option<String>,
 
     /// Add a virtio console (hvc0) that shares this terminal; Ctrl-A T switches input between it and the UART
     #[arg(long)]
@@ -196,6 +223,27 @@ impl From<Engine> for machine::EngineKind {
     }
 }
 
+/// Flags of `hartvm ssh`.
+#[derive(Debug, Args)]
+pub(crate) struct SshArgs {
+    /// Name of the guest (`hartvm run --name`), or the port of the host that leads to its port 22; can be left out if only one
+    /// guest runs
+    #[arg(value_name = "NAME|PORT")]
+    pub(crate) guest: Option<String>,
+
+    /// User to log in as; ssh's own default otherwise
+    #[arg(long, short = 'l', value_name = "USER")]
+    pub(crate) login: Option<String>,
+
+    /// Private key to log in with
+    #[arg(long, short = 'i', value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+
+    /// Command to run instead of a shell
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<std::ffi::OsString>,
+}
+
 /// Flags of `hartvm test`.
 #[derive(Debug, Args)]
 pub(crate) struct TestArgs {
@@ -226,6 +274,15 @@ pub(crate) struct DisasmArgs {
     /// ELF file for 64-bit RISC-V
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+/// Parses a guest's name.
+fn guest_name(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if !text.is_empty() && text.len() <= 64 && text.chars().all(plain) && text.parse::<u64>().is_err() {
+        return Ok(text.into());
+    }
+    Err("want at most 64 letters, digits, `.`, `_` and `-`, and not only digits".into())
 }
 
 /// Parses a number of harts.
@@ -269,6 +326,14 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn names_of_guests_are_not_ports() {
+        assert_eq!(guest_name("build-2.x"), Ok("build-2.x".into()));
+        for text in ["", "22", "a b", "../x", &"x".repeat(65)] {
+            assert!(guest_name(text).is_err(), "{text}");
+        }
     }
 
     #[test]

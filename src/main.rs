@@ -2,7 +2,9 @@
 
 mod cli;
 mod disasm;
+mod instance;
 mod run;
+mod ssh;
 mod terminal;
 mod test;
 
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         .init();
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Ssh(args) => ssh::ssh(&args),
         Command::Test(args) => test::test(&args).map(|passed| u8::from(!passed)),
         Command::Disasm(args) => disasm::disasm(&args).map(|()| 0),
     };

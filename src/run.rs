@@ -8,12 +8,14 @@ use anyhow::{Context, Result, bail};
 use machine::console::{Input, Sink};
 use machine::cpu_model::CpuModel;
 use machine::disk::DiskOptions;
+use machine::net::NetOptions;
 use machine::system::Power;
 use machine::{Config, Firmware, Machine, Stats, board};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 
 use crate::Usage;
 use crate::cli::{Engine, RunArgs};
+use crate::instance::Instance;
 use crate::terminal::{Key, Keys, RawTerminal, restore};
 
 /// How long the last output may take to reach a slow terminal.
@@ -37,6 +39,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     };
     let machine = Machine::build(config, sink.clone()).map_err(|error| match error {
         machine::Error::Memory(_) => anyhow::Error::new(error).context("--memory"),
+        machine::Error::Net(_) => anyhow::Error::new(error).context("--net"),
         _ => error.into(),
     })?;
     if dump_only {
@@ -47,11 +50,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     // A disk image that hits the limit on file sizes is an I/O error for the guest, not the end of it.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).context("cannot handle signals")?;
     quit_on_signals(machine.power())?;
+    let instance = Instance::announce(args.name.as_deref(), machine.forwards())?;
     let raw = RawTerminal::enter();
     let input = feed_input(&machine, raw.is_some())?;
     let start = Instant::now();
     let result = machine.run(!args.no_reboot);
     let elapsed = start.elapsed();
+    drop(instance);
     drop(input);
     sink.close(LAST_OUTPUT);
     drop(raw);
@@ -87,8 +92,16 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         )
         .into());
     }
+    let mut net: NetOptions = args.net.parse().map_err(|error| usage("--net", &error))?;
+    if let NetOptions::User(options) = &mut net
+        && dump_only
+    {
+        // Ports are for guests that run.
+        options.forwards.clear();
+    }
     // One slot is the random number generator's.
-    let slots = board::VIRTIO_SLOTS as usize - 1 - usize::from(args.virtio_console);
+    let others = 1 + usize::from(args.virtio_console) + usize::from(net != NetOptions::None);
+    let slots = board::VIRTIO_SLOTS as usize - others;
     if args.disk.len() > slots {
         let error = format!("{} disks are too many: want {slots} at most", args.disk.len());
         return Err(usage("--disk", &error).into());
@@ -110,6 +123,7 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         append: args.append.clone(),
         dtb: args.dtb.clone(),
         disks: disks.map_err(|error| usage("--disk", &error))?,
+        net,
         virtio_console: args.virtio_console,
         virtio_legacy: args.virtio_legacy,
         engine: args.engine.into(),

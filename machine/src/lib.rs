@@ -14,6 +14,7 @@ pub mod disk;
 pub mod fdt;
 pub mod hart;
 pub mod irq;
+pub mod net;
 pub mod system;
 pub mod timer;
 
@@ -45,11 +46,13 @@ use devices::uart16550::Uart16550;
 use devices::virtio::block::Block;
 use devices::virtio::console::Console;
 use devices::virtio::mmio::{Version, VirtioMmio};
+use devices::virtio::net::Net;
 use devices::virtio::rng::Rng;
 use disk::DiskOptions;
 use hart::Hart;
 use hart::shared::HartShared;
 use irq::IrqLine;
+use net::{Forward, Mac, NetOptions, UserNet};
 use system::{Parts, Power, RunState, System};
 use timer::Timers;
 
@@ -58,6 +61,9 @@ pub const MAX_HARTS: usize = 32;
 
 /// Characters of the virtio console when there is no terminal to ask.
 const CONSOLE_SIZE: (u16, u16) = (80, 24);
+
+/// The address of the network device, as QEMU gives it to its first.
+const MAC: Mac = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
 
 /// What runs in machine mode before the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,6 +98,8 @@ pub struct Config {
     pub dtb: Option<PathBuf>,
     /// Disks; the first becomes `vda`.
     pub disks: Vec<DiskOptions>,
+    /// What the guest is connected to.
+    pub net: NetOptions,
     /// Whether there is a virtio console besides the UART.
     pub virtio_console: bool,
     /// Whether virtio devices have the legacy register interface.
@@ -116,6 +124,7 @@ impl Default for Config {
             append: String::new(),
             dtb: None,
             disks: Vec::new(),
+            net: NetOptions::None,
             virtio_console: false,
             virtio_legacy: false,
             engine: EngineKind::default(),
@@ -134,6 +143,9 @@ pub enum Error {
     /// A disk.
     #[error(transparent)]
     Disk(#[from] disk::OpenDiskError),
+    /// The network.
+    #[error(transparent)]
+    Net(#[from] net::NetError),
     /// Kernel, firmware, initrd or device tree.
     #[error(transparent)]
     Boot(#[from] boot::BootError),
@@ -162,6 +174,7 @@ pub struct Machine {
     boot: Boot,
     uart: Arc<Uart16550>,
     console: Option<Arc<Console>>,
+    forwards: Vec<Forward>,
     room: Room,
     /// It has been turned on before.
     used: AtomicBool,
@@ -220,6 +233,12 @@ impl Machine {
             console = Some(Arc::clone(&device));
             virtio.push(device);
         }
+        let mut forwards = Vec::new();
+        if let NetOptions::User(options) = &config.net {
+            let network = UserNet::new(options, MAC)?;
+            forwards = network.forwards();
+            virtio.push(Arc::new(Net::new(MAC, network)));
+        }
         if virtio.len() > board::VIRTIO_SLOTS as usize {
             return Err(Error::Slots(virtio.len()));
         }
@@ -266,7 +285,7 @@ impl Machine {
             inspect,
         };
         let system = Arc::new(System::new(parts));
-        Ok(Self { config, system, tree, boot, uart, console, room, used: AtomicBool::new(false) })
+        Ok(Self { config, system, tree, boot, uart, console, forwards, room, used: AtomicBool::new(false) })
     }
 
     /// The device tree that describes the machine.
@@ -294,6 +313,11 @@ impl Machine {
         let mut receivers: Vec<Arc<dyn Receiver>> = vec![self.uart.clone()];
         receivers.extend(self.console.iter().map(|console| console.clone() as Arc<dyn Receiver>));
         receivers
+    }
+
+    /// Ports of the host that lead into the guest, where they are open.
+    pub fn forwards(&self) -> &[Forward] {
+        &self.forwards
     }
 
     /// Says when a console can take input again.

@@ -2,7 +2,7 @@
 //!
 //! - the transport, [`mmio::VirtioMmio`]: registers, negotiation, the interrupt wire;
 //! - the rings, [`queue`]: descriptor chains taken from guest memory, checked once, never trusted;
-//! - the devices, each a [`VirtioDevice`]: [`block`], [`rng`], [`console`].
+//! - the devices, each a [`VirtioDevice`]: [`block`], [`net`], [`rng`], [`console`].
 //!
 //! Between them runs one [`worker`] thread per device in use. A hart that writes QueueNotify only wakes it. The worker
 //! holds the device's rings while it serves them; whoever resets the device or takes a queue away waits for that lock,
@@ -14,11 +14,14 @@
 pub mod block;
 pub mod console;
 pub mod mmio;
+pub mod net;
 pub mod queue;
 pub mod rng;
 #[cfg(test)]
 mod testing;
 pub mod worker;
+
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -27,7 +30,7 @@ use crate::irq::IrqLine;
 pub use mmio::VirtioMmio;
 pub use queue::{ActiveQueue, Chain, RingError};
 pub use softmmu::Ram;
-pub use worker::Waker;
+pub use worker::{Sleeper, Waker};
 
 /// What a device does, apart from how the driver reaches it.
 ///
@@ -57,6 +60,11 @@ pub trait VirtioDevice: Send + Sync {
     /// Hands the device its way to its own worker and driver; called once, before anything else.
     fn connect(&self, waker: Waker) {
         let _ = waker;
+    }
+
+    /// Where the device's worker sleeps, if there is more to wait for than the driver; asked once.
+    fn sleeper(&self) -> Option<Arc<dyn Sleeper>> {
+        None
     }
 
     /// The driver has settled on `features`, transport bits included.

@@ -88,6 +88,11 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// What names the chain to [`ActiveQueue::push_all`].
+    pub fn head(&self) -> u16 {
+        self.head
+    }
+
     /// What the device passed to [`ActiveQueue::retry`] for this chain; 0 when it is new.
     pub fn progress(&self) -> u32 {
         self.progress
@@ -332,20 +337,37 @@ impl Ring {
         }
     }
 
-    /// Puts a chain into the used ring; returns whether the driver wants to hear of it.
-    fn push(&mut self, memory: &Ram, head: u16, written: u32) -> Result<bool, RingError> {
-        let bad = |_| RingError::DescriptorIndex(head);
-        self.queue.add_used(memory, head, written).map_err(bad)?;
-        if self.queue.event_idx_enabled() {
-            return self.queue.needs_notification(memory).map_err(bad);
+    /// Puts chains into the used ring, each a head and the bytes written to it, for the driver to see all at once. Returns
+    /// whether the driver wants to hear of it.
+    fn push(&mut self, memory: &Ram, used: &[(u16, u32)]) -> Result<bool, RingError> {
+        let old = self.queue.next_used();
+        let (mut new, mask) = (old, self.queue.size() - 1);
+        for (head, written) in used {
+            // Section 2.7.8: flags and index, then elements of 8 bytes.
+            let at = self.queue.used_ring() + 4 + 8 * u64::from(new & mask);
+            let element = u64::from(*head) | u64::from(*written) << 32;
+            memory
+                .write_obj(element.to_le(), GuestAddress(at))
+                .map_err(|_| RingError::DescriptorIndex(*head))?;
+            new = new.wrapping_add(1);
         }
-        // Without event indices the driver has a flag (section 2.7.7), which virtio-queue does not look at. The used
-        // index must be visible before the flag is read.
-        fence(Ordering::SeqCst);
-        let flags: u16 = memory
-            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
+        self.queue.set_next_used(new);
+        memory
+            .store(new.to_le(), GuestAddress(self.queue.used_ring() + 2), Ordering::Release)
             .map_err(|_| RingError::AvailIndex)?;
-        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+        // The used index must be visible before the driver's wishes are read (sections 2.7.7 and 2.7.10).
+        fence(Ordering::SeqCst);
+        let event_idx = self.queue.event_idx_enabled();
+        let wish = if event_idx { 4 + 2 * u64::from(self.queue.size()) } else { 0 };
+        let wish: u16 = memory
+            .load(GuestAddress(self.queue.avail_ring() + wish), Ordering::Relaxed)
+            .map_err(|_| RingError::AvailIndex)?;
+        let wish = u16::from_le(wish);
+        Ok(if event_idx {
+            new.wrapping_sub(wish).wrapping_sub(1) < new.wrapping_sub(old)
+        } else {
+            u32::from(wish) & VRING_AVAIL_F_NO_INTERRUPT == 0
+        })
     }
 }
 
@@ -395,7 +417,13 @@ impl<'a> ActiveQueue<'a> {
 
     /// Returns the chain of the last `pop` to the driver, with `written` bytes in its writable part.
     pub fn push(&mut self, chain: &Chain, written: u32) -> Result<(), RingError> {
-        if self.ring.push(self.memory, chain.head, written)? {
+        self.push_all(&[(chain.head, written)])
+    }
+
+    /// Returns the chains with these heads to the driver, each with the bytes written to it. The driver sees all of them at
+    /// once, as parts of one message have to be.
+    pub fn push_all(&mut self, used: &[(u16, u32)]) -> Result<(), RingError> {
+        if self.ring.push(self.memory, used)? {
             self.interrupt.used_buffer();
         }
         Ok(())
@@ -404,6 +432,11 @@ impl<'a> ActiveQueue<'a> {
     /// Puts the chain of the last `pop` back for when the device has something for it: it is the next to be popped.
     pub fn unpop(&mut self) {
         self.ring.queue.go_to_previous_position();
+    }
+
+    /// There is more to do than this turn allows: the queue is served again soon.
+    pub fn serve_again(&mut self) {
+        self.again = true;
     }
 
     /// As [`Self::unpop`], for work that was cut short by [`Self::stopping`]: the queue is served again soon, and the

@@ -16,6 +16,16 @@ use super::Ram;
 use super::queue::{ActiveQueue, Ring};
 use super::{Interrupt, VirtioDevice};
 
+/// Where a worker sleeps whose device has more to wait for than its driver. Without one it is parked.
+pub trait Sleeper: Send + Sync {
+    /// Sleeps until [`Self::wake`] has been called since the last sleep, or the device has something to do on its own.
+    /// Returns the queues to be served for that, a bit each.
+    fn sleep(&self) -> u32;
+
+    /// Ends the sleep. Never waits.
+    fn wake(&self);
+}
+
 struct Shared {
     memory: Ram,
     interrupt: Arc<Interrupt>,
@@ -29,15 +39,33 @@ struct Shared {
     waiting: AtomicU32,
     quit: AtomicBool,
     thread: OnceLock<Thread>,
+    sleeper: Option<Arc<dyn Sleeper>>,
 }
 
 impl Shared {
     fn wake(&self, queues: u32) {
         if self.live.load(Ordering::SeqCst) & queues != 0 {
             self.pending.fetch_or(queues, Ordering::SeqCst);
-            if let Some(thread) = self.thread.get() {
-                thread.unpark();
+            self.wake_thread();
+        }
+    }
+
+    fn wake_thread(&self) {
+        if let Some(sleeper) = &self.sleeper {
+            sleeper.wake();
+        } else if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Waits for something to do. A wake since the last look at `pending` ends it at once.
+    fn sleep(&self) {
+        match &self.sleeper {
+            Some(sleeper) => {
+                let queues = sleeper.sleep() & self.live.load(Ordering::SeqCst);
+                self.pending.fetch_or(queues, Ordering::SeqCst);
             }
+            None => thread::park(),
         }
     }
 
@@ -95,6 +123,7 @@ impl Worker {
             waiting: AtomicU32::new(0),
             quit: AtomicBool::new(false),
             thread: OnceLock::new(),
+            sleeper: device.sleeper(),
         });
         device.connect(Waker { shared: Arc::clone(&shared) });
         Self { device, shared, thread: Mutex::new(None) }
@@ -171,7 +200,7 @@ impl Drop for Worker {
         self.shared.waiting.fetch_add(1, Ordering::SeqCst);
         self.shared.quit.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.lock().take() {
-            thread.thread().unpark();
+            self.shared.wake_thread();
             let _ = thread.join();
         }
     }
@@ -182,8 +211,7 @@ fn run(device: &dyn VirtioDevice, shared: &Shared) {
     while !shared.quit.load(Ordering::SeqCst) {
         let mut pending = shared.pending.swap(0, Ordering::SeqCst);
         if pending == 0 {
-            // A wake between the swap and here has left its token, so this returns at once.
-            thread::park();
+            shared.sleep();
             continue;
         }
         let mut rings = shared.rings.lock();
