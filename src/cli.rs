@@ -61,6 +61,7 @@ Examples:
   hartvm run --kernel linux --initrd initrd.gz --append 'console=ttyS0 DEBIAN_FRONTEND=text'
   hartvm run --kernel vmlinux --disk disk.raw --append 'root=/dev/vda1 console=ttyS0' --cpus 4
   hartvm run --firmware fw_dynamic.bin --kernel u-boot.bin --disk disk.raw,snapshot
+  hartvm run --uefi RISCV_VIRT_CODE.fd --disk disk.raw --memory 2G
   hartvm run --kernel linux --cpu max,sv39 --memory 512M --dump-dts
   hartvm run --firmware none --kernel program.elf --stats --log guest,host,traps:log.txt
   perf record -k mono hartvm run --kernel linux --perf map";
@@ -89,6 +90,12 @@ pub(crate) struct RunArgs {
     /// Machine-mode firmware: `sbi` (built in), `none` (the kernel starts in machine mode), or a file such as OpenSBI
     #[arg(long, value_name = "sbi|none|FILE", default_value = "sbi")]
     pub(crate) firmware: String,
+
+    /// Start UEFI firmware (EDK2) from flash: its code and, if wanted, the file where it keeps its variables. By default
+    /// that is DISK.vars.fd beside the first disk that the guest may change. A file that is not there is made, from the
+    /// store that ships beside CODE. With --firmware FILE, that runs first
+    #[arg(long, value_name = "CODE[,vars=FILE]", conflicts_with_all = ["kernel", "initrd", "append"])]
+    pub(crate) uefi: Option<String>,
 
     /// Device tree blob to use instead of the machine's own
     #[arg(long, value_name = "FILE")]

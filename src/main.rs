@@ -5,6 +5,7 @@ mod disasm;
 mod run;
 mod terminal;
 mod test;
+mod uefi;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

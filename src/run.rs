@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 use crate::Usage;
 use crate::cli::{Engine, RunArgs};
 use crate::terminal::{Key, Keys, RawTerminal, restore};
+use crate::uefi::Uefi;
 
 /// How long the last output may take to reach a slow terminal.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
@@ -78,9 +79,9 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         file => Firmware::File(file.into()),
     };
     let dump_only = args.dump_dtb.is_some() || args.dump_dts;
-    if args.kernel.is_none() && !matches!(firmware, Firmware::File(_)) && !dump_only {
+    if args.kernel.is_none() && args.uefi.is_none() && !matches!(firmware, Firmware::File(_)) && !dump_only {
         return Err(Usage(
-            "there is nothing to boot: name a kernel with --kernel, or a firmware with --firmware, such as\n  \
+            "there is nothing to boot: name a kernel with --kernel, or a firmware with --firmware or --uefi, such as\n  \
              hartvm run --kernel linux --initrd initrd.gz --append console=ttyS0\n\
              `hartvm run --help` has more examples"
                 .into(),
@@ -100,6 +101,14 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
     if !dump_only {
         check_host_memory(args.memory)?;
     }
+    let disks: Vec<_> = disks.map_err(|error| usage("--disk", &error))?;
+    let flash = match &args.uefi {
+        Some(text) => {
+            let uefi = Uefi::parse(text).map_err(|error| usage("--uefi", &error))?;
+            Some(uefi.flash(&disks, dump_only)?)
+        }
+        None => None,
+    };
     Ok(Some(Config {
         memory: args.memory,
         harts: usize::from(args.cpus),
@@ -109,7 +118,8 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         initrd: args.initrd.clone(),
         append: args.append.clone(),
         dtb: args.dtb.clone(),
-        disks: disks.map_err(|error| usage("--disk", &error))?,
+        flash,
+        disks,
         virtio_console: args.virtio_console,
         virtio_legacy: args.virtio_legacy,
         engine: args.engine.into(),

@@ -8,6 +8,7 @@ use firmware::boot::{BootPlan, Request};
 use firmware::{Image, LoadError, Loaded, Occupied, Room};
 use softmmu::{GuestMemory, Privilege};
 
+use crate::board::{self, Kind};
 use crate::system::Entry;
 use crate::{Config, Firmware};
 
@@ -91,6 +92,8 @@ struct Files {
     kernel: Option<std::path::PathBuf>,
     initrd: Option<std::path::PathBuf>,
     dtb: Option<std::path::PathBuf>,
+    /// Where the flash with code is, if there is one.
+    flash: Option<u64>,
 }
 
 impl Boot {
@@ -99,11 +102,16 @@ impl Boot {
     /// # Errors
     /// When a file cannot be used, or they do not fit together. That there is nothing to boot is no error yet.
     pub(crate) fn load(config: &Config, memory: &GuestMemory) -> Result<Self, BootError> {
-        let files =
-            Files { kernel: config.kernel.clone(), initrd: config.initrd.clone(), dtb: config.dtb.clone() };
+        let files = Files {
+            kernel: config.kernel.clone(),
+            initrd: config.initrd.clone(),
+            dtb: config.dtb.clone(),
+            flash: config.flash.as_ref().map(|_| board::region(Kind::Flash).base),
+        };
         let (plan, pristine) = (load(&config.firmware, &files, memory)?, AtomicBool::new(true));
         let firmware = config.firmware.clone();
-        let bootable = files.kernel.is_some() || matches!(firmware, Firmware::File(_));
+        let bootable =
+            files.kernel.is_some() || files.flash.is_some() || matches!(firmware, Firmware::File(_));
         Ok(Self { firmware, config: files, plan, bootable, device_tree: Vec::new(), pristine })
     }
 
@@ -212,7 +220,7 @@ fn load(firmware: &Firmware, files: &Files, memory: &GuestMemory) -> Result<Boot
         firmware: below,
         kernel: kernel.as_ref(),
         // Where a machine without code would start does not matter: it never does.
-        flash: (kernel.is_none() && firmware_file.is_none()).then_some(memory.ram().start),
+        flash: files.flash.or((kernel.is_none() && firmware_file.is_none()).then_some(memory.ram().start)),
         initrd_size: initrd.as_ref().map(|(_, bytes)| bytes.len() as u64),
         fdt_size: DEVICE_TREE_LIMIT,
     })

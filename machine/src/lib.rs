@@ -37,6 +37,7 @@ use bus::{Bus, MmioDevice, Phandles, Placement};
 use clock::Clock;
 use console::{Receiver, Room, Sink};
 use cpu_model::CpuModel;
+use devices::cfi_flash::{self, CfiFlash};
 use devices::clint::Clint;
 use devices::plic::Plic;
 use devices::rtc_goldfish::RtcGoldfish;
@@ -71,6 +72,15 @@ pub enum Firmware {
     File(PathBuf),
 }
 
+/// What is in the two banks of flash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flash {
+    /// The code that runs first, or next after a firmware file; write-protected.
+    pub code: DiskOptions,
+    /// What the code remembers; without an image the bank is blank and forgets.
+    pub vars: Option<DiskOptions>,
+}
+
 /// Everything that decides what a machine is. Plain data.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -90,6 +100,8 @@ pub struct Config {
     pub append: String,
     /// Device tree blob in place of the machine's own.
     pub dtb: Option<PathBuf>,
+    /// Contents of the flash; without them there is none.
+    pub flash: Option<Flash>,
     /// Disks; the first becomes `vda`.
     pub disks: Vec<DiskOptions>,
     /// Whether there is a virtio console besides the UART.
@@ -115,6 +127,7 @@ impl Default for Config {
             initrd: None,
             append: String::new(),
             dtb: None,
+            flash: None,
             disks: Vec::new(),
             virtio_console: false,
             virtio_legacy: false,
@@ -134,6 +147,9 @@ pub enum Error {
     /// A disk.
     #[error(transparent)]
     Disk(#[from] disk::OpenDiskError),
+    /// Contents of the flash.
+    #[error(transparent)]
+    Flash(#[from] cfi_flash::FlashError),
     /// Kernel, firmware, initrd or device tree.
     #[error(transparent)]
     Boot(#[from] boot::BootError),
@@ -183,6 +199,11 @@ impl Machine {
         let mut memory = GuestMemory::new(board::RAM_BASE, config.memory)?;
         let mut boot = Boot::load(&config, &memory)?;
         memory.add_rom(board::RESET_ROM_BASE, boot.reset_rom())?;
+        let flash_base = board::region(Kind::Flash).base;
+        if let Some(Flash { code, .. }) = &config.flash {
+            let code = DiskOptions { read_only: true, ..code.clone() };
+            memory.add_rom(flash_base, &cfi_flash::contents(&*disk::open(&code)?, &code.path)?)?;
+        }
 
         // Time and interrupts.
         let host = |what| move |error| Error::Host(what, error);
@@ -205,6 +226,19 @@ impl Machine {
         devices.add(Kind::Rtc, 0, |line| RtcGoldfish::new(line, &timers));
         let switch = Arc::clone(&power);
         devices.add(Kind::Test, 0, |_| Arc::new(SifiveTest::new(move |event| switch.request(event))));
+
+        if let Some(Flash { vars, .. }) = &config.flash {
+            let (ram, harts) = (memory.clone(), &harts);
+            devices.add(Kind::Flash, 0, |_| Arc::new(CfiFlash::rom(ram, flash_base, harts)));
+            let bank = match vars {
+                Some(options) => {
+                    let disk = disk::open(options)?;
+                    CfiFlash::stored(cfi_flash::contents(&*disk, &options.path)?, Some(disk))
+                }
+                None => CfiFlash::blank(),
+            };
+            devices.add(Kind::Flash, 1, |_| Arc::new(bank));
+        }
 
         // virtio: the n-th device takes the n-th slot from the top, and is found n-th.
         let version = if config.virtio_legacy { Version::Legacy } else { Version::Modern };
