@@ -61,6 +61,7 @@ Examples:
   hartvm run --kernel linux --initrd initrd.gz --append 'console=ttyS0 DEBIAN_FRONTEND=text'
   hartvm run --kernel vmlinux --disk disk.raw --append 'root=/dev/vda1 console=ttyS0' --cpus 4
   hartvm run --firmware fw_dynamic.bin --kernel u-boot.bin --disk disk.raw,snapshot
+  hartvm run --uefi RISCV_VIRT_CODE.fd --disk cloud.img --user alice --ssh-key ~/.ssh/id_ed25519.pub --hostname box
   hartvm run --uefi RISCV_VIRT_CODE.fd --disk disk.raw --memory 2G
   hartvm run --kernel linux --cpu max,sv39 --memory 512M --dump-dts
   hartvm run --firmware none --kernel program.elf --stats --log guest,host,traps:log.txt
@@ -152,6 +153,10 @@ pub(crate) struct RunArgs {
     /// Print the machine's device tree as source text and exit
     #[arg(long)]
     pub(crate) dump_dts: bool,
+
+    // Last, since its heading would go on.
+    #[command(flatten)]
+    pub(crate) seed: crate::seed::SeedArgs,
 }
 
 const INSIDE: &str = "Looking inside";

@@ -3,6 +3,7 @@
 mod cli;
 mod disasm;
 mod run;
+mod seed;
 mod terminal;
 mod test;
 mod uefi;

@@ -88,8 +88,10 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         )
         .into());
     }
+    let seed = args.seed.volume()?;
     // One slot is the random number generator's.
-    let slots = board::VIRTIO_SLOTS as usize - 1 - usize::from(args.virtio_console);
+    let slots =
+        board::VIRTIO_SLOTS as usize - 1 - usize::from(args.virtio_console) - usize::from(seed.is_some());
     if args.disk.len() > slots {
         let error = format!("{} disks are too many: want {slots} at most", args.disk.len());
         return Err(usage("--disk", &error).into());
@@ -120,6 +122,7 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         dtb: args.dtb.clone(),
         flash,
         disks,
+        seed,
         virtio_console: args.virtio_console,
         virtio_legacy: args.virtio_legacy,
         engine: args.engine.into(),

@@ -104,6 +104,8 @@ pub struct Config {
     pub flash: Option<Flash>,
     /// Disks; the first becomes `vda`.
     pub disks: Vec<DiskOptions>,
+    /// A volume that is one more disk, behind the others and read-only.
+    pub seed: Option<Vec<u8>>,
     /// Whether there is a virtio console besides the UART.
     pub virtio_console: bool,
     /// Whether virtio devices have the legacy register interface.
@@ -129,6 +131,7 @@ impl Default for Config {
             dtb: None,
             flash: None,
             disks: Vec::new(),
+            seed: None,
             virtio_console: false,
             virtio_legacy: false,
             engine: EngineKind::default(),
@@ -246,6 +249,9 @@ impl Machine {
         let mut virtio: Vec<Arc<dyn devices::virtio::VirtioDevice>> = Vec::new();
         for (index, options) in config.disks.iter().enumerate() {
             virtio.push(Arc::new(Block::new(disk::open(options)?, &format!("hartvm-disk{index}"))));
+        }
+        if let Some(seed) = &config.seed {
+            virtio.push(Arc::new(Block::new(Box::new(disk::Memory::new(seed.clone())), "hartvm-seed")));
         }
         virtio.push(Arc::new(Rng::new().map_err(host("give random numbers"))?));
         if config.virtio_console {
