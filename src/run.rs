@@ -1,6 +1,7 @@
 //! `hartvm run`: a guest with its console on this terminal.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,10 @@ use machine::system::Power;
 use machine::{Config, Firmware, Machine, Stats, board};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 
-use crate::Usage;
 use crate::cli::{Engine, RunArgs};
 use crate::terminal::{Key, Keys, RawTerminal, restore};
 use crate::uefi::Uefi;
+use crate::{Usage, place};
 
 /// How long the last output may take to reach a slow terminal.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
@@ -44,6 +45,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         return dump(args, &machine).map(|()| 0);
     }
 
+    let _pidfile = args.pidfile.as_deref().map(PidFile::new).transpose()?;
     restore_on_panic();
     // A disk image that hits the limit on file sizes is an I/O error for the guest, not the end of it.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).context("cannot handle signals")?;
@@ -104,6 +106,9 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         check_host_memory(args.memory)?;
     }
     let disks: Vec<_> = disks.map_err(|error| usage("--disk", &error))?;
+    let disk_slots =
+        place::slots(&args.disk_slot, disks.len()).map_err(|error| usage("--disk-slot", &error))?;
+    let loads = args.load.iter().map(|text| place::load(text)).collect::<Result<_, _>>();
     let flash = match &args.uefi {
         Some(text) => {
             let uefi = Uefi::parse(text).map_err(|error| usage("--uefi", &error))?;
@@ -122,6 +127,9 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         dtb: args.dtb.clone(),
         flash,
         disks,
+        disk_slots,
+        loads: loads.map_err(|error| usage("--load", &error))?,
+        serial: place::serial(&args.serial).map_err(|error| usage("--serial", &error))?,
         seed,
         virtio_console: args.virtio_console,
         virtio_legacy: args.virtio_legacy,
@@ -129,6 +137,23 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         perf: args.perf.filter(|_| !dump_only).map(Into::into),
         log: args.log.clone().filter(|_| !dump_only),
     }))
+}
+
+/// A file with the process's number, which goes when the guest ends.
+struct PidFile<'a>(&'a Path);
+
+impl<'a> PidFile<'a> {
+    fn new(path: &'a Path) -> Result<Self> {
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .with_context(|| format!("--pidfile: cannot write {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for PidFile<'_> {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.0);
+    }
 }
 
 /// Prints what the engines did. A standard error that is closed is no failure of the guest.

@@ -1,4 +1,4 @@
-//! `--uefi CODE[,vars=FILE]`: which images are in the flash, and where UEFI variables are kept.
+//! `--uefi CODE[,vars=FILE][,snapshot]`: which images are in the flash, and where UEFI variables are kept.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,32 +10,42 @@ use machine::Flash;
 use machine::devices::cfi_flash::SIZE;
 use machine::disk::DiskOptions;
 
-use crate::Usage;
+use crate::{Usage, commas};
 
-const WANT: &str =
-    "want CODE[,vars=FILE], such as --uefi RISCV_VIRT_CODE.fd (a comma in a name is written `,,`)";
+const WANT: &str = "want CODE[,vars=FILE|none][,snapshot], such as --uefi RISCV_VIRT_CODE.fd (a comma in a name is written `,,`)";
 
 /// What the user said.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Uefi {
     code: PathBuf,
-    vars: Option<PathBuf>,
+    vars: Vars,
+    /// Forget at the end what was written to the variables.
+    snapshot: bool,
+}
+
+/// Where UEFI variables are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Vars {
+    /// Beside a disk.
+    Default,
+    /// Nowhere.
+    None,
+    File(PathBuf),
 }
 
 impl Uefi {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        // A doubled comma is part of a name.
-        let parts: Vec<String> =
-            text.replace(",,", "\0").split(',').map(|part| part.replace('\0', ",")).collect();
-        let mut parts = parts.into_iter();
+        let mut parts = commas::split(text).into_iter();
         let code = parts
             .next()
             .filter(|code| !code.is_empty())
             .ok_or_else(|| format!("no file is named; {WANT}"))?;
-        let mut uefi = Self { code: code.into(), vars: None };
+        let mut uefi = Self { code: code.into(), vars: Vars::Default, snapshot: false };
         for part in parts {
             match part.split_once('=') {
-                Some(("vars", file)) if !file.is_empty() => uefi.vars = Some(file.into()),
+                Some(("vars", "none")) => uefi.vars = Vars::None,
+                Some(("vars", file)) if !file.is_empty() => uefi.vars = Vars::File(file.into()),
+                None if part == "snapshot" => uefi.snapshot = true,
                 _ => return Err(format!("`{part}` is no option of it; {WANT}")),
             }
         }
@@ -59,7 +69,12 @@ impl Uefi {
             name.push(".vars.fd");
             regular.then(|| PathBuf::from(name))
         };
-        let vars = match self.vars.clone().or_else(beside) {
+        let file = match &self.vars {
+            Vars::Default => beside(),
+            Vars::None => None,
+            Vars::File(file) => Some(file.clone()),
+        };
+        let vars = match file {
             Some(file) => {
                 let made = !file.exists();
                 if made {
@@ -71,10 +86,10 @@ impl Uefi {
                     let made = if made { " (new)" } else { "" };
                     eprintln!("hartvm: UEFI variables are kept in {}{made}", file.display());
                 }
-                Some(raw(file))
+                Some(DiskOptions { snapshot: self.snapshot, ..raw(file) })
             }
             None => {
-                if !quiet {
+                if !quiet && self.vars != Vars::None {
                     eprintln!(
                         "hartvm: UEFI variables are forgotten at the end; keep them with --uefi CODE,vars=FILE"
                     );
@@ -166,11 +181,11 @@ mod tests {
 
     #[test]
     fn code_and_variables() {
-        let uefi =
-            |code: &str, vars: Option<&str>| Ok(Uefi { code: code.into(), vars: vars.map(Into::into) });
-        assert_eq!(Uefi::parse("a.fd"), uefi("a.fd", None));
-        assert_eq!(Uefi::parse("a,,b.fd,vars=c,,d"), uefi("a,b.fd", Some("c,d")));
-        for text in ["", ",vars=a", "a,vars=", "a,b", "a,", "a,size=3"] {
+        let uefi = |code: &str, vars, snapshot| Ok(Uefi { code: code.into(), vars, snapshot });
+        assert_eq!(Uefi::parse("a.fd"), uefi("a.fd", Vars::Default, false));
+        assert_eq!(Uefi::parse("a,,b.fd,vars=c,,d"), uefi("a,b.fd", Vars::File("c,d".into()), false));
+        assert_eq!(Uefi::parse("a,vars=none,snapshot"), uefi("a", Vars::None, true));
+        for text in ["", ",vars=a", "a,vars=", "a,b", "a,size=3"] {
             assert!(Uefi::parse(text).is_err_and(|error| error.contains("vars=FILE")), "{text}");
         }
     }
@@ -189,7 +204,7 @@ mod tests {
         std::fs::write(dir.join("X_CODE.fd"), [1; 512]).unwrap();
         std::fs::write(dir.join("X_VARS.fd"), &bytes).unwrap();
         std::fs::write(dir.join("disk"), [0; 512]).unwrap();
-        let uefi = Uefi { code: dir.join("X_CODE.fd"), vars: None };
+        let uefi = Uefi { code: dir.join("X_CODE.fd"), vars: Vars::Default, snapshot: false };
         let disk = DiskOptions::new(dir.join("disk"));
 
         let flash = uefi.flash(std::slice::from_ref(&disk), true).unwrap();
@@ -211,12 +226,12 @@ mod tests {
     fn without_a_template_the_store_is_erased_flash() {
         let dir = directory("blank");
         std::fs::write(dir.join("firmware"), [1; 512]).unwrap();
-        let uefi = Uefi { code: dir.join("firmware"), vars: Some(dir.join("vars")) };
+        let uefi = Uefi { code: dir.join("firmware"), vars: Vars::File(dir.join("vars")), snapshot: false };
         uefi.flash(&[], true).unwrap();
         let bytes = std::fs::read(dir.join("vars")).unwrap();
         assert!(bytes.len() as u64 == SIZE && bytes.iter().all(|&byte| byte == 0xff));
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 2, "nothing is left over");
-        assert_eq!(Uefi { vars: None, ..uefi }.flash(&[], true).unwrap().vars, None);
+        assert_eq!(Uefi { vars: Vars::None, ..uefi }.flash(&[], true).unwrap().vars, None);
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -81,6 +81,29 @@ pub struct Flash {
     pub vars: Option<DiskOptions>,
 }
 
+/// Where the serial port goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Serial {
+    /// To the console of the machine.
+    #[default]
+    Console,
+    /// Nowhere.
+    None,
+    /// To this file, which is emptied first. Nothing can be typed then.
+    File(PathBuf),
+}
+
+/// A file in memory besides what is booted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// The file.
+    pub path: PathBuf,
+    /// Physical address. An ELF file goes where it is linked.
+    pub address: Option<u64>,
+    /// An ELF file goes to the address as it is, too.
+    pub raw: bool,
+}
+
 /// Everything that decides what a machine is. Plain data.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -104,6 +127,12 @@ pub struct Config {
     pub flash: Option<Flash>,
     /// Disks; the first becomes `vda`.
     pub disks: Vec<DiskOptions>,
+    /// The virtio-mmio slot of each disk that has to be in a certain one, in the order of the disks.
+    pub disk_slots: Vec<Option<u32>>,
+    /// Files in memory besides what is booted.
+    pub loads: Vec<Load>,
+    /// Where the serial port goes, and the SBI's debug console with it.
+    pub serial: Serial,
     /// A volume that is one more disk, behind the others and read-only.
     pub seed: Option<Vec<u8>>,
     /// Whether there is a virtio console besides the UART.
@@ -131,6 +160,9 @@ impl Default for Config {
             dtb: None,
             flash: None,
             disks: Vec::new(),
+            disk_slots: Vec::new(),
+            loads: Vec::new(),
+            serial: Serial::default(),
             seed: None,
             virtio_console: false,
             virtio_legacy: false,
@@ -150,6 +182,9 @@ pub enum Error {
     /// A disk.
     #[error(transparent)]
     Disk(#[from] disk::OpenDiskError),
+    /// The file for the serial port.
+    #[error("the serial port cannot go to {0:?}; name a file that can be written")]
+    Serial(PathBuf, #[source] std::io::Error),
     /// Contents of the flash.
     #[error(transparent)]
     Flash(#[from] cfi_flash::FlashError),
@@ -222,6 +257,15 @@ impl Machine {
         devices.add(Kind::Plic, 0, |_| plic);
 
         // Chips.
+        let console_sink = sink;
+        let sink = match &config.serial {
+            Serial::Console => console_sink.clone(),
+            Serial::None => Sink::null(),
+            Serial::File(path) => {
+                let open = std::fs::File::create(path).and_then(Sink::new);
+                open.map_err(|error| Error::Serial(path.clone(), error))?
+            }
+        };
         let room = Room::default();
         let power = Arc::new(Power::default());
         let uart =
@@ -256,18 +300,32 @@ impl Machine {
         virtio.push(Arc::new(Rng::new().map_err(host("give random numbers"))?));
         if config.virtio_console {
             let (cols, rows) = CONSOLE_SIZE;
-            let device = Arc::new(Console::new(sink.clone(), room.clone(), cols, rows));
+            let device = Arc::new(Console::new(console_sink, room.clone(), cols, rows));
             console = Some(Arc::clone(&device));
             virtio.push(device);
         }
         if virtio.len() > board::VIRTIO_SLOTS as usize {
             return Err(Error::Slots(virtio.len()));
         }
-        let mut virtio = virtio.into_iter();
+        // Those that have to be in a certain slot first.
+        let mut slots: [Option<Arc<dyn devices::virtio::VirtioDevice>>; board::VIRTIO_SLOTS as usize] =
+            Default::default();
+        let wanted = |index: usize| {
+            config.disk_slots.get(index).copied().flatten().filter(|_| index < config.disks.len())
+        };
+        let mut others = Vec::new();
+        for (index, device) in virtio.into_iter().enumerate() {
+            match wanted(index).and_then(|slot| slots.get_mut(slot as usize)) {
+                Some(slot @ None) => *slot = Some(device),
+                _ => others.push(device),
+            }
+        }
+        let free = slots.iter_mut().rev().filter(|slot| slot.is_none());
+        free.zip(others).for_each(|(slot, device)| *slot = Some(device));
         for slot in (0..board::VIRTIO_SLOTS).rev() {
             let ram = memory.vm().clone();
             devices.add(Kind::Virtio, slot, |line| {
-                Arc::new(match virtio.next() {
+                Arc::new(match slots[slot as usize].take() {
                     Some(device) => VirtioMmio::new(version, device, ram, line),
                     None => VirtioMmio::empty(version),
                 })
@@ -331,7 +389,10 @@ impl Machine {
 
     /// What takes console input: the UART, then the virtio console if there is one. All of them notify [`Self::room`].
     pub fn receivers(&self) -> Vec<Arc<dyn Receiver>> {
-        let mut receivers: Vec<Arc<dyn Receiver>> = vec![self.uart.clone()];
+        let mut receivers: Vec<Arc<dyn Receiver>> = Vec::new();
+        if self.config.serial == Serial::Console {
+            receivers.push(self.uart.clone());
+        }
         receivers.extend(self.console.iter().map(|console| console.clone() as Arc<dyn Receiver>));
         receivers
     }
