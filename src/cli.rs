@@ -21,6 +21,9 @@ Examples:
   The instruction tests of a directory, in parallel:
     hartvm test isa/
 
+  A command line of QEMU's:
+    hartvm qemu -M virt -m 2G -nographic -kernel u-boot.bin -drive file=disk.raw,format=raw,if=virtio
+
   What the first instructions of a program are:
     hartvm disasm program.elf";
 
@@ -45,9 +48,31 @@ pub(crate) enum Command {
     /// Run self-checking programs that report through `tohost`, and print a table
     #[command(after_help = "Example:\n  hartvm test --timeout 20 rv64ui-p-add rv64ud/")]
     Test(TestArgs),
+    /// Take the command line of QEMU's qemu-system-riscv64 (also under that name)
+    #[command(disable_help_flag = true, after_help = QEMU)]
+    Qemu {
+        /// QEMU's options; `-help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// Print the instructions of an ELF file's executable sections
     #[command(after_help = "Example:\n  hartvm disasm program.elf | less")]
     Disasm(DisasmArgs),
+    /// Print completions of this command line for a shell
+    #[command(
+        after_help = "Example:\n  hartvm completions bash > ~/.local/share/bash-completion/completions/hartvm"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages
+    #[command(after_help = "Example:\n  hartvm man ~/.local/share/man/man1    # then: man hartvm-run")]
+    Man {
+        /// Where to; it is made if it is not there
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
 }
 
 const SSH_EXAMPLES: &str = "\
@@ -58,6 +83,11 @@ Examples:
   hartvm ssh 2222 --identity key
 
 Host keys are not checked: the connection does not leave this machine.";
+
+const QEMU: &str = "\
+Example:
+  hartvm qemu -machine virt -smp 4 -m 2G -nographic -kernel u-boot.bin -drive file=disk.raw,format=raw,if=virtio
+  hartvm qemu -translate -M virt -kernel linux      # which `hartvm run` is that?";
 
 const KEYS: &str = "\
 Keys on the console:
@@ -74,7 +104,10 @@ Examples:
   hartvm run --kernel vmlinux --disk disk.raw --append 'root=/dev/vda1 console=ttyS0' --cpus 4
   hartvm run --firmware fw_dynamic.bin --kernel u-boot.bin --disk disk.raw,snapshot
   hartvm run --kernel vmlinux --disk disk.raw --net user,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::5353-:53
+  hartvm run --uefi RISCV_VIRT_CODE.fd --disk cloud.img --user alice --ssh-key ~/.ssh/id_ed25519.pub --hostname box
+  hartvm run --uefi RISCV_VIRT_CODE.fd --disk disk.raw --memory 2G
   hartvm run --kernel linux --cpu max,sv39 --memory 512M --dump-dts
+  hartvm run --kernel linux --load overlay.bin,addr=0x88000000 --serial file:log.txt --pidfile hartvm.pid
   hartvm run --firmware none --kernel program.elf --stats --log guest,host,traps:log.txt
   perf record -k mono hartvm run --kernel linux --perf map";
 
@@ -102,6 +135,12 @@ pub(crate) struct RunArgs {
     /// Machine-mode firmware: `sbi` (built in), `none` (the kernel starts in machine mode), or a file such as OpenSBI
     #[arg(long, value_name = "sbi|none|FILE", default_value = "sbi")]
     pub(crate) firmware: String,
+
+    /// Start UEFI firmware (EDK2) from flash: its code and, if wanted, the file where it keeps its variables. By default
+    /// that is DISK.vars.fd beside the first disk that the guest may change. A file that is not there is made, from the
+    /// store that ships beside CODE; with `snapshot` it is not changed. With --firmware FILE, that runs first
+    #[arg(long, value_name = "CODE[,vars=FILE|none][,snapshot]", conflicts_with_all = ["kernel", "initrd", "append"])]
+    pub(crate) uefi: Option<String>,
 
     /// Device tree blob to use instead of the machine's own
     #[arg(long, value_name = "FILE")]
@@ -161,6 +200,23 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "CATEGORY[,...][:FILE]", help = log_help(), help_heading = INSIDE)]
     pub(crate) log: Option<machine::LogConfig>,
 
+    /// Put a file into memory besides what is booted: ELF where it is linked, anything else at ADDRESS; with `raw` ELF too
+    /// is put there as it is (may be repeated)
+    #[arg(long, value_name = "FILE[,addr=ADDRESS][,raw]")]
+    pub(crate) load: Vec<String>,
+
+    /// Put disk N (from 0) at virtio-mmio slot SLOT (0 to 7) instead of the highest that is free (may be repeated)
+    #[arg(long, value_name = "N=SLOT")]
+    pub(crate) disk_slot: Vec<String>,
+
+    /// Where the serial port goes
+    #[arg(long, value_name = "stdio|none|file:FILE", default_value = "stdio")]
+    pub(crate) serial: String,
+
+    /// Write the number of hartvm's process to FILE while the guest runs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pidfile: Option<PathBuf>,
+
     /// Exit instead of rebooting when the guest asks for a reset
     #[arg(long)]
     pub(crate) no_reboot: bool,
@@ -172,6 +228,10 @@ pub(crate) struct RunArgs {
     /// Print the machine's device tree as source text and exit
     #[arg(long)]
     pub(crate) dump_dts: bool,
+
+    // Last, since its heading would go on.
+    #[command(flatten)]
+    pub(crate) seed: crate::seed::SeedArgs,
 }
 
 const INSIDE: &str = "Looking inside";

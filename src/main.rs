@@ -1,12 +1,18 @@
 //! The `hartvm` program: flags to configuration, configuration to machine, and the exit code.
 
 mod cli;
+mod commas;
 mod disasm;
 mod instance;
+mod manual;
+mod place;
+mod qemu;
 mod run;
+mod seed;
 mod ssh;
 mod terminal;
 mod test;
+mod uefi;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -40,11 +46,18 @@ fn main() -> ExitCode {
         .format_target(false)
         .format_suffix(line_end)
         .init();
-    let result = match Cli::parse().command {
-        Command::Run(args) => run::run(&args),
-        Command::Ssh(args) => ssh::ssh(&args),
-        Command::Test(args) => test::test(&args).map(|passed| u8::from(!passed)),
-        Command::Disasm(args) => disasm::disasm(&args).map(|()| 0),
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let arguments: Vec<_> = arguments.collect();
+    // QEMU's options are not of the form that clap reads.
+    let for_qemu = match arguments.split_first() {
+        _ if qemu::is_qemu(&name) => Some(&arguments[..]),
+        Some((first, rest)) if first == "qemu" => Some(rest),
+        _ => None,
+    };
+    let result = match for_qemu {
+        Some(arguments) => qemu::qemu(arguments),
+        None => command(),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -53,5 +66,17 @@ fn main() -> ExitCode {
             eprintln!("hartvm: {error:#}");
             ExitCode::from(if error.is::<Usage>() { USAGE } else { FAILURE })
         }
+    }
+}
+
+fn command() -> anyhow::Result<u8> {
+    match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Ssh(args) => ssh::ssh(&args),
+        Command::Test(args) => test::test(&args).map(|passed| u8::from(!passed)),
+        Command::Qemu { arguments } => qemu::qemu(&arguments),
+        Command::Completions { shell } => manual::completions(shell).map(|()| 0),
+        Command::Man { directory } => manual::man(&directory).map(|()| 0),
+        Command::Disasm(args) => disasm::disasm(&args).map(|()| 0),
     }
 }

@@ -1,6 +1,7 @@
 //! `hartvm run`: a guest with its console on this terminal.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,10 +14,11 @@ use machine::system::Power;
 use machine::{Config, Firmware, Machine, Stats, board};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 
-use crate::Usage;
 use crate::cli::{Engine, RunArgs};
 use crate::instance::Instance;
 use crate::terminal::{Key, Keys, RawTerminal, restore};
+use crate::uefi::Uefi;
+use crate::{Usage, place};
 
 /// How long the last output may take to reach a slow terminal.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
@@ -46,6 +48,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         return dump(args, &machine).map(|()| 0);
     }
 
+    let _pidfile = args.pidfile.as_deref().map(PidFile::new).transpose()?;
     restore_on_panic();
     // A disk image that hits the limit on file sizes is an I/O error for the guest, not the end of it.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).context("cannot handle signals")?;
@@ -83,9 +86,9 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         file => Firmware::File(file.into()),
     };
     let dump_only = args.dump_dtb.is_some() || args.dump_dts;
-    if args.kernel.is_none() && !matches!(firmware, Firmware::File(_)) && !dump_only {
+    if args.kernel.is_none() && args.uefi.is_none() && !matches!(firmware, Firmware::File(_)) && !dump_only {
         return Err(Usage(
-            "there is nothing to boot: name a kernel with --kernel, or a firmware with --firmware, such as\n  \
+            "there is nothing to boot: name a kernel with --kernel, or a firmware with --firmware or --uefi, such as\n  \
              hartvm run --kernel linux --initrd initrd.gz --append console=ttyS0\n\
              `hartvm run --help` has more examples"
                 .into(),
@@ -99,9 +102,10 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         // Ports are for guests that run.
         options.forwards.clear();
     }
+    let seed = args.seed.volume()?;
     // One slot is the random number generator's.
-    let others = 1 + usize::from(args.virtio_console) + usize::from(net != NetOptions::None);
-    let slots = board::VIRTIO_SLOTS as usize - others;
+    let others = [args.virtio_console, net != NetOptions::None, seed.is_some()];
+    let slots = board::VIRTIO_SLOTS as usize - 1 - others.into_iter().filter(|&other| other).count();
     if args.disk.len() > slots {
         let error = format!("{} disks are too many: want {slots} at most", args.disk.len());
         return Err(usage("--disk", &error).into());
@@ -113,6 +117,17 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
     if !dump_only {
         check_host_memory(args.memory)?;
     }
+    let disks: Vec<_> = disks.map_err(|error| usage("--disk", &error))?;
+    let disk_slots =
+        place::slots(&args.disk_slot, disks.len()).map_err(|error| usage("--disk-slot", &error))?;
+    let loads = args.load.iter().map(|text| place::load(text)).collect::<Result<_, _>>();
+    let flash = match &args.uefi {
+        Some(text) => {
+            let uefi = Uefi::parse(text).map_err(|error| usage("--uefi", &error))?;
+            Some(uefi.flash(&disks, dump_only)?)
+        }
+        None => None,
+    };
     Ok(Some(Config {
         memory: args.memory,
         harts: usize::from(args.cpus),
@@ -122,14 +137,36 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         initrd: args.initrd.clone(),
         append: args.append.clone(),
         dtb: args.dtb.clone(),
-        disks: disks.map_err(|error| usage("--disk", &error))?,
+        flash,
+        disks,
         net,
+        disk_slots,
+        loads: loads.map_err(|error| usage("--load", &error))?,
+        serial: place::serial(&args.serial).map_err(|error| usage("--serial", &error))?,
+        seed,
         virtio_console: args.virtio_console,
         virtio_legacy: args.virtio_legacy,
         engine: args.engine.into(),
         perf: args.perf.filter(|_| !dump_only).map(Into::into),
         log: args.log.clone().filter(|_| !dump_only),
     }))
+}
+
+/// A file with the process's number, which goes when the guest ends.
+struct PidFile<'a>(&'a Path);
+
+impl<'a> PidFile<'a> {
+    fn new(path: &'a Path) -> Result<Self> {
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .with_context(|| format!("--pidfile: cannot write {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for PidFile<'_> {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.0);
+    }
 }
 
 /// Prints what the engines did. A standard error that is closed is no failure of the guest.

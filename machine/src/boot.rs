@@ -1,5 +1,6 @@
 //! What is in memory at power-on, and in which state each hart starts. The decisions are those of [`firmware::boot`].
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,8 +9,9 @@ use firmware::boot::{BootPlan, Request};
 use firmware::{Image, LoadError, Loaded, Occupied, Room};
 use softmmu::{GuestMemory, Privilege};
 
+use crate::board::{self, Kind};
 use crate::system::Entry;
-use crate::{Config, Firmware};
+use crate::{Config, Firmware, Load};
 
 /// More than the device tree of the largest machine takes.
 const DEVICE_TREE_LIMIT: u64 = 256 << 10;
@@ -34,6 +36,9 @@ pub enum BootError {
     /// The machine's own tree.
     #[error(transparent)]
     DeviceTree(#[from] devicetree::Error),
+    /// A file of `--load` that does not say where it belongs.
+    #[error("--load: `{0}` is no ELF file; say where it goes, such as --load {0},addr=0x88000000")]
+    NoAddress(String),
     /// The file of `--dtb`.
     #[error("--dtb: `{0}` is not a usable device tree blob: {1}; make one with dtc or with --dump-dtb")]
     Blob(String, String),
@@ -43,6 +48,7 @@ const KERNEL: &str = "--kernel";
 const FIRMWARE: &str = "--firmware";
 const INITRD: &str = "--initrd";
 const DTB: &str = "--dtb";
+const LOAD: &str = "--load";
 
 fn about(flag: &'static str) -> impl Fn(LoadError) -> BootError {
     move |error| BootError::File { flag, error }
@@ -62,6 +68,7 @@ fn remedy(flag: &str, error: &LoadError) -> String {
         KERNEL => "name a kernel or program: ELF, Linux Image, a raw binary, or gzip of these",
         FIRMWARE => "name a firmware such as OpenSBI's fw_dynamic.bin, or use `sbi` (built in) or `none`",
         INITRD => "name an initial ramdisk that goes with the kernel",
+        LOAD => "name a file that is to be in the guest's memory",
         _ => "name a device tree blob, as dtc or --dump-dtb make it",
     };
     match error {
@@ -91,6 +98,9 @@ struct Files {
     kernel: Option<std::path::PathBuf>,
     initrd: Option<std::path::PathBuf>,
     dtb: Option<std::path::PathBuf>,
+    loads: Vec<Load>,
+    /// Where the flash with code is, if there is one.
+    flash: Option<u64>,
 }
 
 impl Boot {
@@ -99,11 +109,17 @@ impl Boot {
     /// # Errors
     /// When a file cannot be used, or they do not fit together. That there is nothing to boot is no error yet.
     pub(crate) fn load(config: &Config, memory: &GuestMemory) -> Result<Self, BootError> {
-        let files =
-            Files { kernel: config.kernel.clone(), initrd: config.initrd.clone(), dtb: config.dtb.clone() };
+        let files = Files {
+            kernel: config.kernel.clone(),
+            initrd: config.initrd.clone(),
+            dtb: config.dtb.clone(),
+            loads: config.loads.clone(),
+            flash: config.flash.as_ref().map(|_| board::region(Kind::Flash).base),
+        };
         let (plan, pristine) = (load(&config.firmware, &files, memory)?, AtomicBool::new(true));
         let firmware = config.firmware.clone();
-        let bootable = files.kernel.is_some() || matches!(firmware, Firmware::File(_));
+        let bootable =
+            files.kernel.is_some() || files.flash.is_some() || matches!(firmware, Firmware::File(_));
         Ok(Self { firmware, config: files, plan, bootable, device_tree: Vec::new(), pristine })
     }
 
@@ -172,6 +188,29 @@ impl Boot {
     }
 }
 
+/// Puts a file into memory; returns where.
+fn load_file(load: &Load, memory: &GuestMemory, room: &Room) -> Result<Range<u64>, BootError> {
+    let Load { path, address, raw } = load;
+    if let (true, Some(address)) = (raw, address) {
+        let bytes = firmware::read_file(path, room.ram.end - room.ram.start).map_err(about(LOAD))?;
+        firmware::place(path, &bytes, *address, memory, room).map_err(about(LOAD))?;
+        return Ok(*address..*address + bytes.len() as u64);
+    }
+    // Without an address nothing but what says where it belongs is accepted.
+    let image = match (Image::read(path, address.unwrap_or(room.ram.start), address.is_some(), room), address)
+    {
+        (Ok(image), None) if image.loaded().kind != firmware::Kind::Elf => {
+            return Err(BootError::NoAddress(path.display().to_string()));
+        }
+        (Err(LoadError::WrongKind { .. }), None) => {
+            return Err(BootError::NoAddress(path.display().to_string()));
+        }
+        (image, _) => image.map_err(about(LOAD))?,
+    };
+    image.store(memory);
+    Ok(image.loaded().low..image.loaded().high)
+}
+
 /// Loads everything and plans the layout; doing it again gives the same result for the same files. The files are not kept,
 /// since guest memory holds them.
 fn load(firmware: &Firmware, files: &Files, memory: &GuestMemory) -> Result<BootPlan, BootError> {
@@ -212,7 +251,7 @@ fn load(firmware: &Firmware, files: &Files, memory: &GuestMemory) -> Result<Boot
         firmware: below,
         kernel: kernel.as_ref(),
         // Where a machine without code would start does not matter: it never does.
-        flash: (kernel.is_none() && firmware_file.is_none()).then_some(memory.ram().start),
+        flash: files.flash.or((kernel.is_none() && firmware_file.is_none()).then_some(memory.ram().start)),
         initrd_size: initrd.as_ref().map(|(_, bytes)| bytes.len() as u64),
         fdt_size: DEVICE_TREE_LIMIT,
     })
@@ -225,6 +264,15 @@ fn load(firmware: &Firmware, files: &Files, memory: &GuestMemory) -> Result<Boot
     if let (Some((path, bytes)), Some(range)) = (initrd, &plan.initrd) {
         let room = Room { ram: memory.ram(), occupied: &occupied };
         firmware::place(path, &bytes, range.start, memory, &room).map_err(about(INITRD))?;
+    }
+    let mut taken = |what: &str, range| occupied.push(Occupied { what: what.into(), range });
+    taken("the device tree", plan.fdt..plan.fdt + DEVICE_TREE_LIMIT);
+    if let Some(range) = plan.initrd.clone() {
+        taken("the initrd", range);
+    }
+    for load in &files.loads {
+        let range = load_file(load, memory, &Room { ram: memory.ram(), occupied: &occupied })?;
+        occupied.push(Occupied { what: load.path.display().to_string(), range });
     }
     Ok(plan)
 }

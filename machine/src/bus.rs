@@ -66,6 +66,10 @@ pub trait MmioDevice: Send + Sync {
     fn read(&self, offset: u64, width: u8) -> Result<u64, AccessFault>;
     /// Writes the low `width` bytes of `value`; the bits above are zero.
     fn write(&self, offset: u64, width: u8, value: u64) -> Result<(), AccessFault>;
+    /// Whether reads of single bytes have no side effects, so that a misaligned read can be made of them.
+    fn is_like_memory(&self) -> bool {
+        false
+    }
     /// Returns to the state after power-on.
     fn reset(&self);
     /// Adds the device's node(s) to `parent`, which is `/soc`.
@@ -149,6 +153,17 @@ impl PhysBus for Bus {
     fn write(&self, pa: u64, width: u8, value: u64) -> Result<(), AccessFault> {
         let (device, offset) = self.find(pa, width)?;
         device.write(offset, width, value)
+    }
+
+    fn read_bytes(&self, pa: u64, into: &mut [u8]) -> Result<(), AccessFault> {
+        for (byte, pa) in into.iter_mut().zip(pa..) {
+            let (device, offset) = self.find(pa, 1)?;
+            if !device.is_like_memory() {
+                return Err(AccessFault);
+            }
+            *byte = device.read(offset, 1)? as u8;
+        }
+        Ok(())
     }
 }
 

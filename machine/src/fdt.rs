@@ -1,5 +1,5 @@
 //! The device tree the machine hands to its guest: QEMU's `virt` in nodes, properties, order and values, without the
-//! nodes of devices that are not here (PCI, fw_cfg, flash, the platform bus, the PMU).
+//! nodes of devices that are not here (PCI, fw_cfg, the platform bus, the PMU; flash, unless it has contents).
 
 use std::cmp::Reverse;
 use std::io::Read;
@@ -11,7 +11,7 @@ use crate::board::{self, Kind};
 use crate::bus::{Bus, Phandles};
 use crate::clock::TIMEBASE_FREQUENCY;
 use crate::cpu_model::{CpuModel, mmu_type};
-use crate::devices::sifive_test;
+use crate::devices::{cfi_flash, sifive_test};
 
 /// Bytes in a cache block, for Zicbom, Zicbop and Zicboz.
 const CACHE_BLOCK: u32 = 64;
@@ -52,6 +52,9 @@ pub fn build(config: &Config<'_>, bus: &Bus, phandles: &Phandles) -> Node {
         .set_string("device_type", "memory")
         .set_reg(&[(board::RAM_BASE, config.memory)]);
     cpus(root.child("cpus"), config, phandles);
+    if has(Kind::Flash) {
+        cfi_flash::fdt_banks(&mut root);
+    }
     let console = format!("/soc/serial@{:x}", board::region(Kind::Uart0).base);
     if has(Kind::Uart0) {
         root.child("aliases").set_string("serial0", &console);

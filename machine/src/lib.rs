@@ -38,6 +38,7 @@ use bus::{Bus, MmioDevice, Phandles, Placement};
 use clock::Clock;
 use console::{Receiver, Room, Sink};
 use cpu_model::CpuModel;
+use devices::cfi_flash::{self, CfiFlash};
 use devices::clint::Clint;
 use devices::plic::Plic;
 use devices::rtc_goldfish::RtcGoldfish;
@@ -77,6 +78,38 @@ pub enum Firmware {
     File(PathBuf),
 }
 
+/// What is in the two banks of flash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flash {
+    /// The code that runs first, or next after a firmware file; write-protected.
+    pub code: DiskOptions,
+    /// What the code remembers; without an image the bank is blank and forgets.
+    pub vars: Option<DiskOptions>,
+}
+
+/// Where the serial port goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Serial {
+    /// To the console of the machine.
+    #[default]
+    Console,
+    /// Nowhere.
+    None,
+    /// To this file, which is emptied first. Nothing can be typed then.
+    File(PathBuf),
+}
+
+/// A file in memory besides what is booted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// The file.
+    pub path: PathBuf,
+    /// Physical address. An ELF file goes where it is linked.
+    pub address: Option<u64>,
+    /// An ELF file goes to the address as it is, too.
+    pub raw: bool,
+}
+
 /// Everything that decides what a machine is. Plain data.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -96,10 +129,20 @@ pub struct Config {
     pub append: String,
     /// Device tree blob in place of the machine's own.
     pub dtb: Option<PathBuf>,
+    /// Contents of the flash; without them there is none.
+    pub flash: Option<Flash>,
     /// Disks; the first becomes `vda`.
     pub disks: Vec<DiskOptions>,
     /// What the guest is connected to.
     pub net: NetOptions,
+    /// The virtio-mmio slot of each disk that has to be in a certain one, in the order of the disks.
+    pub disk_slots: Vec<Option<u32>>,
+    /// Files in memory besides what is booted.
+    pub loads: Vec<Load>,
+    /// Where the serial port goes, and the SBI's debug console with it.
+    pub serial: Serial,
+    /// A volume that is one more disk, behind the others and read-only.
+    pub seed: Option<Vec<u8>>,
     /// Whether there is a virtio console besides the UART.
     pub virtio_console: bool,
     /// Whether virtio devices have the legacy register interface.
@@ -123,8 +166,13 @@ impl Default for Config {
             initrd: None,
             append: String::new(),
             dtb: None,
+            flash: None,
             disks: Vec::new(),
             net: NetOptions::None,
+            disk_slots: Vec::new(),
+            loads: Vec::new(),
+            serial: Serial::default(),
+            seed: None,
             virtio_console: false,
             virtio_legacy: false,
             engine: EngineKind::default(),
@@ -146,6 +194,12 @@ pub enum Error {
     /// The network.
     #[error(transparent)]
     Net(#[from] net::NetError),
+    /// The file for the serial port.
+    #[error("the serial port cannot go to {0:?}; name a file that can be written")]
+    Serial(PathBuf, #[source] std::io::Error),
+    /// Contents of the flash.
+    #[error(transparent)]
+    Flash(#[from] cfi_flash::FlashError),
     /// Kernel, firmware, initrd or device tree.
     #[error(transparent)]
     Boot(#[from] boot::BootError),
@@ -196,6 +250,11 @@ impl Machine {
         let mut memory = GuestMemory::new(board::RAM_BASE, config.memory)?;
         let mut boot = Boot::load(&config, &memory)?;
         memory.add_rom(board::RESET_ROM_BASE, boot.reset_rom())?;
+        let flash_base = board::region(Kind::Flash).base;
+        if let Some(Flash { code, .. }) = &config.flash {
+            let code = DiskOptions { read_only: true, ..code.clone() };
+            memory.add_rom(flash_base, &cfi_flash::contents(&*disk::open(&code)?, &code.path)?)?;
+        }
 
         // Time and interrupts.
         let host = |what| move |error| Error::Host(what, error);
@@ -211,6 +270,15 @@ impl Machine {
         devices.add(Kind::Plic, 0, |_| plic);
 
         // Chips.
+        let console_sink = sink;
+        let sink = match &config.serial {
+            Serial::Console => console_sink.clone(),
+            Serial::None => Sink::null(),
+            Serial::File(path) => {
+                let open = std::fs::File::create(path).and_then(Sink::new);
+                open.map_err(|error| Error::Serial(path.clone(), error))?
+            }
+        };
         let room = Room::default();
         let power = Arc::new(Power::default());
         let uart =
@@ -219,6 +287,19 @@ impl Machine {
         let switch = Arc::clone(&power);
         devices.add(Kind::Test, 0, |_| Arc::new(SifiveTest::new(move |event| switch.request(event))));
 
+        if let Some(Flash { vars, .. }) = &config.flash {
+            let (ram, harts) = (memory.clone(), &harts);
+            devices.add(Kind::Flash, 0, |_| Arc::new(CfiFlash::rom(ram, flash_base, harts)));
+            let bank = match vars {
+                Some(options) => {
+                    let disk = disk::open(options)?;
+                    CfiFlash::stored(cfi_flash::contents(&*disk, &options.path)?, Some(disk))
+                }
+                None => CfiFlash::blank(),
+            };
+            devices.add(Kind::Flash, 1, |_| Arc::new(bank));
+        }
+
         // virtio: the n-th device takes the n-th slot from the top, and is found n-th.
         let version = if config.virtio_legacy { Version::Legacy } else { Version::Modern };
         let mut console = None;
@@ -226,10 +307,13 @@ impl Machine {
         for (index, options) in config.disks.iter().enumerate() {
             virtio.push(Arc::new(Block::new(disk::open(options)?, &format!("hartvm-disk{index}"))));
         }
+        if let Some(seed) = &config.seed {
+            virtio.push(Arc::new(Block::new(Box::new(disk::Memory::new(seed.clone())), "hartvm-seed")));
+        }
         virtio.push(Arc::new(Rng::new().map_err(host("give random numbers"))?));
         if config.virtio_console {
             let (cols, rows) = CONSOLE_SIZE;
-            let device = Arc::new(Console::new(sink.clone(), room.clone(), cols, rows));
+            let device = Arc::new(Console::new(console_sink, room.clone(), cols, rows));
             console = Some(Arc::clone(&device));
             virtio.push(device);
         }
@@ -242,11 +326,25 @@ impl Machine {
         if virtio.len() > board::VIRTIO_SLOTS as usize {
             return Err(Error::Slots(virtio.len()));
         }
-        let mut virtio = virtio.into_iter();
+        // Those that have to be in a certain slot first.
+        let mut slots: [Option<Arc<dyn devices::virtio::VirtioDevice>>; board::VIRTIO_SLOTS as usize] =
+            Default::default();
+        let wanted = |index: usize| {
+            config.disk_slots.get(index).copied().flatten().filter(|_| index < config.disks.len())
+        };
+        let mut others = Vec::new();
+        for (index, device) in virtio.into_iter().enumerate() {
+            match wanted(index).and_then(|slot| slots.get_mut(slot as usize)) {
+                Some(slot @ None) => *slot = Some(device),
+                _ => others.push(device),
+            }
+        }
+        let free = slots.iter_mut().rev().filter(|slot| slot.is_none());
+        free.zip(others).for_each(|(slot, device)| *slot = Some(device));
         for slot in (0..board::VIRTIO_SLOTS).rev() {
             let ram = memory.vm().clone();
             devices.add(Kind::Virtio, slot, |line| {
-                Arc::new(match virtio.next() {
+                Arc::new(match slots[slot as usize].take() {
                     Some(device) => VirtioMmio::new(version, device, ram, line),
                     None => VirtioMmio::empty(version),
                 })
@@ -310,7 +408,10 @@ impl Machine {
 
     /// What takes console input: the UART, then the virtio console if there is one. All of them notify [`Self::room`].
     pub fn receivers(&self) -> Vec<Arc<dyn Receiver>> {
-        let mut receivers: Vec<Arc<dyn Receiver>> = vec![self.uart.clone()];
+        let mut receivers: Vec<Arc<dyn Receiver>> = Vec::new();
+        if self.config.serial == Serial::Console {
+            receivers.push(self.uart.clone());
+        }
         receivers.extend(self.console.iter().map(|console| console.clone() as Arc<dyn Receiver>));
         receivers
     }

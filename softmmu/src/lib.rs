@@ -85,4 +85,11 @@ pub trait PhysBus: Send + Sync {
     /// # Errors
     /// When nothing is there that can be written so.
     fn write(&self, pa: u64, width: u8, value: u64) -> Result<(), AccessFault>;
+    /// Reads bytes at any alignment, at most 8, where something answers like memory: most devices do not.
+    ///
+    /// # Errors
+    /// When nothing is there that can be read so.
+    fn read_bytes(&self, _pa: u64, _into: &mut [u8]) -> Result<(), AccessFault> {
+        Err(AccessFault)
+    }
 }

@@ -119,6 +119,8 @@ pub struct Mmu {
     pub(crate) epoch: u64,
     /// Those of them that concern fetches.
     code_epoch: u64,
+    /// [`GuestMemory::hidings`] that the tables know of.
+    hidings: u64,
     pub(crate) stats: MmuStats,
     config: MmuConfig,
 }
@@ -156,6 +158,7 @@ impl Mmu {
             paged_mode: SatpMode::Bare,
             epoch: 0,
             code_epoch: 0,
+            hidings: 0,
             stats: MmuStats::default(),
             config,
         }
@@ -244,6 +247,15 @@ impl Mmu {
     pub fn drop_writes(&mut self, page_pa: u64) {
         if let Some(page) = self.memory.page(page_pa).filter(|page| page.writable) {
             self.contexts.drop_writes(page);
+        }
+    }
+
+    /// Looks whether a ROM was hidden from loads ([`GuestMemory::hide_rom`]), and forgets where it was.
+    pub fn notice_hidden_roms(&mut self) {
+        let hidings = self.memory.hidings();
+        if hidings != self.hidings {
+            self.hidings = hidings;
+            self.flush_everything();
         }
     }
 
@@ -457,7 +469,7 @@ impl Mmu {
     /// When nothing is there that can be read.
     #[inline]
     pub fn read_code_u16(&self, pa: u64) -> Result<u16, AccessFault> {
-        match self.memory.readable::<u16>(pa) {
+        match self.memory.fetchable::<u16>(pa) {
             Some(place) => Ok(place.load()),
             None if pa.is_multiple_of(2) => self.bus.read(pa, 2).map(|value| value as u16),
             None => Err(AccessFault),

@@ -82,8 +82,11 @@ impl Mmu {
         let value = match (self.memory_load(pa, size), pa.is_multiple_of(size)) {
             (Some(value), _) => Ok(value),
             (None, true) => self.bus.read(pa, size as u8),
-            // Devices have no misaligned registers, and to split the access could touch two of them.
-            (None, false) => Err(AccessFault),
+            (None, false) => {
+                let mut bytes = [0; 8];
+                let read = self.bus.read_bytes(pa, &mut bytes[..size as usize]);
+                read.map(|()| u64::from_le_bytes(bytes))
+            }
         };
         value.map_err(|AccessFault| Fault::Access.trap(Access::Load, va))
     }
@@ -98,7 +101,12 @@ impl Mmu {
         let pa = self.resolve(va, size, Access::Store)?;
         let stored = match (self.memory_store(pa, size, value), pa.is_multiple_of(size)) {
             (Some(()), _) => Ok(()),
-            (None, true) => self.bus.write(pa, size as u8, value),
+            (None, true) => {
+                let written = self.bus.write(pa, size as u8, value);
+                self.notice_hidden_roms();
+                written
+            }
+            // Devices have no misaligned registers, and to split the access could touch two of them.
             (None, false) => Err(AccessFault),
         };
         stored.map_err(|AccessFault| Fault::Access.trap(Access::Store, va))
@@ -111,7 +119,8 @@ impl Mmu {
         for part in parts {
             let into = &mut bytes[part.offset..part.offset + part.length];
             self.memory
-                .read(part.pa, into)
+                .load_bytes(part.pa, into)
+                .or_else(|AccessFault| self.bus.read_bytes(part.pa, into))
                 .map_err(|AccessFault| Fault::Access.trap(Access::Load, part.va))?;
         }
         Ok(u64::from_le_bytes(bytes))

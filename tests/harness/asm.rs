@@ -11,6 +11,8 @@ pub(crate) const A0: u8 = 10;
 pub(crate) const A1: u8 = 11;
 pub(crate) const A2: u8 = 12;
 pub(crate) const A3: u8 = 13;
+pub(crate) const A6: u8 = 16;
+pub(crate) const A7: u8 = 17;
 
 /// Any instruction.
 pub(crate) fn insn(op: Opcode, operands: Operands) -> u32 {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use frontend::Opcode::{Addi, AmoaddW, And, Auipc, Bne, Csrrsi, Lw, Or, Ori, Slli, Sw, Wfi};
+use frontend::Opcode::{Addi, AmoaddW, And, Auipc, Bne, Csrrsi, Ecall, Lw, Or, Ori, Slli, Sw, Wfi};
 use frontend::csr_name::number as csr;
 use machine::devices::sifive_test::PowerEvent;
 
@@ -87,4 +87,36 @@ fn harts_wake_each_other() {
     let other = [asm::bare(Wfi), asm::r(AmoaddW, 0, asm::T0, asm::A2), asm::j(0)];
     let program = [start.to_vec(), hart0, other.to_vec()].concat();
     assert_eq!(end_of(HARTS, "whole-ipi", &program), Some(PowerEvent::Off { code: 6 }));
+}
+
+/// SBI 6.1: the call sets the timer that Sstc sets, if there is Sstc. Firmware that used the call must not leave a timer
+/// behind that its kernel, which uses stimecmp, cannot clear.
+#[test]
+fn sbi_and_stimecmp_are_one_timer() {
+    const TIME: i64 = 0x5449_4d45;
+    let program = [
+        asm::li_64(asm::A7, TIME),
+        vec![
+            asm::li(asm::A6, 0),
+            asm::li(asm::A0, 0),
+            asm::bare(Ecall),
+            asm::csrr(asm::A1, csr::SIP),
+            asm::li(asm::A2, -1),
+            asm::csrw(csr::STIMECMP, asm::A2),
+            asm::csrr(asm::A2, csr::SIP),
+            // The bit was set before and is not now.
+            asm::i(Slli, asm::A2, asm::A2, 1),
+            asm::r(Or, asm::A0, asm::A1, asm::A2),
+        ],
+        finish(),
+    ]
+    .concat();
+    let config = machine::Config {
+        memory: 16 << 20,
+        kernel: Some(harness::program_file("whole-sbi-timer.bin", &program)),
+        ..machine::Config::default()
+    };
+    let machine = machine::Machine::build(config, machine::console::Sink::null()).expect("it can be built");
+    let running = machine.start().expect("the machine can start");
+    assert_eq!(running.power().wait_for(LIMIT), Some(PowerEvent::Off { code: 1 << 5 }));
 }

@@ -1,5 +1,6 @@
 //! The chips of the board. Each knows its registers and writes its own device-tree node.
 
+pub mod cfi_flash;
 pub mod clint;
 pub mod plic;
 pub mod rtc_goldfish;

@@ -4,6 +4,7 @@
 //! guest memory beyond a list of [`VolatileSlice`]s, so the same disks serve every block device.
 
 mod lock;
+mod memory;
 mod overlay;
 mod raw;
 
@@ -13,6 +14,7 @@ use std::str::FromStr;
 
 use vm_memory::VolatileSlice;
 
+pub use memory::Memory;
 pub use overlay::Overlay;
 pub use raw::RawFile;
 

@@ -107,6 +107,7 @@ impl Hart {
     fn prepare(&mut self, engine: &mut Engine) -> bool {
         self.shared.take_poll();
         self.drain_mailbox();
+        self.mmu.notice_hidden_roms();
         if self.code_stale {
             self.code_stale = false;
             engine.fence_i(&mut self.mmu);

@@ -112,7 +112,12 @@ impl Platform for Hart {
     }
 
     fn set_timer(&mut self, deadline: u64) {
-        self.sbi_timer = deadline;
+        // The supervisor has one timer, whichever way it is set: firmware may use the call and the kernel Sstc.
+        if self.csr.menvcfg & envcfg::STCE != 0 {
+            self.csr.stimecmp = deadline;
+        } else {
+            self.sbi_timer = deadline;
+        }
         self.timers_changed();
     }
 

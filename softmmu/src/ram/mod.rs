@@ -13,6 +13,7 @@ mod word;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use vm_memory::bitmap::Bitmap;
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
@@ -82,7 +83,16 @@ struct Shared {
     /// Owns the mapping of `ram`.
     vm: Ram,
     code: Arc<CodeMap>,
-    roms: Vec<(Extent, MmapRegion)>,
+    roms: Vec<Rom>,
+    /// How often a ROM was hidden from loads.
+    hidings: AtomicU64,
+}
+
+struct Rom {
+    extent: Extent,
+    region: MmapRegion,
+    /// Loads go to the bus.
+    hidden: AtomicBool,
 }
 
 /// Where guest-physical addresses lie in the host.
@@ -128,7 +138,7 @@ impl GuestMemory {
             GuestRegionMmap::new(region, GuestAddress(base)).ok_or(MemoryError::TooLarge { base, size })?;
         let vm =
             GuestMemoryMmap::from_regions(vec![region]).map_err(|_| MemoryError::Overlap { base, size })?;
-        Ok(Self(Arc::new(Shared { ram, vm, code, roms: Vec::new() })))
+        Ok(Self(Arc::new(Shared { ram, vm, code, roms: Vec::new(), hidings: AtomicU64::new(0) })))
     }
 
     /// Puts a ROM at guest-physical `base`, a multiple of the page size, before the memory is shared: `bytes`, and zeros to
@@ -140,15 +150,55 @@ impl GuestMemory {
         let size = (bytes.len() as u64).next_multiple_of(PAGE_SIZE);
         check_place(base, size)?;
         let shared = Arc::get_mut(&mut self.0).ok_or(MemoryError::Shared { base })?;
-        let mut present = [shared.ram].into_iter().chain(shared.roms.iter().map(|(extent, _)| *extent));
+        let mut present = [shared.ram].into_iter().chain(shared.roms.iter().map(|rom| rom.extent));
         if present.any(|other| base < other.base + other.size && other.base < base + size) {
             return Err(MemoryError::Overlap { base, size });
         }
         let (region, extent) = map(base, size, ())?;
         let place = region.get_slice(0, bytes.len()).map_err(|_| MemoryError::TooLarge { base, size })?;
-        place.copy_from(bytes);
-        shared.roms.push((extent, region));
+        // Pages of zeros are left to the host, which gives them when they are touched.
+        for (index, page) in bytes.chunks(PAGE_SIZE as usize).enumerate() {
+            if page.iter().any(|&byte| byte != 0)
+                && let Ok(place) = place.offset(index * PAGE_SIZE as usize)
+            {
+                place.copy_from(page);
+            }
+        }
+        shared.roms.push(Rom { extent, region, hidden: AtomicBool::new(false) });
         Ok(())
+    }
+
+    /// From now on, loads from the ROM at guest-physical `base` go to the [`PhysBus`](crate::PhysBus), as stores do; fetches
+    /// read its bytes still. Every hart has to call [`crate::Mmu::notice_hidden_roms`]; the one whose store to the bus led
+    /// here does so by itself.
+    pub fn hide_rom(&self, base: u64) {
+        if let Some(rom) = self.0.roms.iter().find(|rom| rom.extent.base == base)
+            && !rom.hidden.swap(true, Ordering::SeqCst)
+        {
+            self.0.hidings.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Undoes [`Self::hide_rom`]. Only while no hart runs.
+    pub fn show_rom(&self, base: u64) {
+        if let Some(rom) = self.0.roms.iter().find(|rom| rom.extent.base == base) {
+            rom.hidden.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Counts the calls of [`Self::hide_rom`] that hid something.
+    pub(crate) fn hidings(&self) -> u64 {
+        self.0.hidings.load(Ordering::SeqCst)
+    }
+
+    /// The ROM with all of the `length` bytes from `pa` on.
+    fn rom(&self, pa: u64, length: u64) -> Option<&Rom> {
+        self.0.roms.iter().find(|rom| rom.extent.contains(pa, length))
+    }
+
+    /// As [`Self::rom`], for loads.
+    fn visible_rom(&self, pa: u64, length: u64) -> Option<&Rom> {
+        self.rom(pa, length).filter(|rom| !rom.hidden.load(Ordering::SeqCst))
     }
 
     /// Guest-physical addresses of RAM.
@@ -181,7 +231,7 @@ impl GuestMemory {
         &self.0.code
     }
 
-    /// Copies bytes out of RAM or ROM.
+    /// Copies bytes out of RAM or ROM, whether or not the ROM is hidden from loads.
     ///
     /// # Errors
     /// When some of them are neither; `into` is unchanged then.
@@ -190,8 +240,7 @@ impl GuestMemory {
         if self.is_ram(pa, length) {
             return self.0.vm.read_slice(into, GuestAddress(pa)).map_err(|_| AccessFault);
         }
-        let (extent, region) =
-            self.0.roms.iter().find(|(extent, _)| extent.contains(pa, length)).ok_or(AccessFault)?;
+        let Rom { extent, region, .. } = self.rom(pa, length).ok_or(AccessFault)?;
         let offset = extent.address(pa) - region.as_ptr().addr();
         region.get_slice(offset, into.len()).map_err(|_| AccessFault)?.copy_to(into);
         Ok(())
@@ -208,14 +257,23 @@ impl GuestMemory {
         self.0.vm.write_slice(from, GuestAddress(pa)).map_err(|_| AccessFault)
     }
 
-    /// The page of RAM or ROM at `pa`, if all of it is.
+    /// As [`Self::read`], as loads see it: a hidden ROM is not there.
+    pub(crate) fn load_bytes(&self, pa: u64, into: &mut [u8]) -> Result<(), AccessFault> {
+        let length = into.len() as u64;
+        if !self.is_ram(pa, length) && self.visible_rom(pa, length).is_none() {
+            return Err(AccessFault);
+        }
+        self.read(pa, into)
+    }
+
+    /// The page of RAM at `pa`, or of ROM that loads see, if all of it is.
     pub(crate) fn page(&self, pa: u64) -> Option<HostPage> {
         let page = pa & !(PAGE_SIZE - 1);
         if self.is_ram(page, PAGE_SIZE) {
             return Some(HostPage { address: self.0.ram.address(page), writable: true });
         }
-        let (extent, _) = self.0.roms.iter().find(|(extent, _)| extent.contains(page, PAGE_SIZE))?;
-        Some(HostPage { address: extent.address(page), writable: false })
+        let rom = self.visible_rom(page, PAGE_SIZE)?;
+        Some(HostPage { address: rom.extent.address(page), writable: false })
     }
 
     /// The `T` at `pa`, if all its bytes are RAM.
@@ -225,13 +283,21 @@ impl GuestMemory {
         ram.contains(pa, size_of::<T>() as u64).then(|| unsafe { HostRef::new(ram.address(pa)) })
     }
 
-    /// The `T` at `pa`, if all its bytes are RAM or all ROM. Not to be stored to.
+    /// The `T` at `pa`, if all its bytes are RAM, or all ROM that loads see. Not to be stored to.
     pub(crate) fn readable<T>(&self, pa: u64) -> Option<HostRef<'_, T>> {
         self.writable(pa).or_else(|| {
-            let (extent, _) =
-                self.0.roms.iter().find(|(extent, _)| extent.contains(pa, size_of::<T>() as u64))?;
+            let rom = self.visible_rom(pa, size_of::<T>() as u64)?;
             // SAFETY: the bytes lie in the mapping of a ROM, which `self` keeps alive.
-            Some(unsafe { HostRef::new(extent.address(pa)) })
+            Some(unsafe { HostRef::new(rom.extent.address(pa)) })
+        })
+    }
+
+    /// As [`Self::readable`], for fetches, which see every ROM.
+    pub(crate) fn fetchable<T>(&self, pa: u64) -> Option<HostRef<'_, T>> {
+        self.writable(pa).or_else(|| {
+            let rom = self.rom(pa, size_of::<T>() as u64)?;
+            // SAFETY: the bytes lie in the mapping of a ROM, which `self` keeps alive.
+            Some(unsafe { HostRef::new(rom.extent.address(pa)) })
         })
     }
 }

@@ -1,0 +1,787 @@
+//! Options about devices: they name each other by `id`, so what they become shows only once all are known.
+
+use std::collections::BTreeMap;
+
+use super::options::{List, number, size};
+use super::{Guest, Refusal};
+use crate::commas::doubled;
+
+type Done = Result<(), Refusal>;
+
+/// Everything said about devices so far.
+#[derive(Debug, Default)]
+pub(super) struct Devices {
+    /// `-snapshot`.
+    pub(super) snapshot: bool,
+    /// `-global virtio-mmio.force-legacy`.
+    pub(super) force_legacy: Option<bool>,
+    /// What is in the two banks of flash.
+    pub(super) pflash: [Option<Image>; 2],
+    /// Drives that have their device with them (`if=virtio`), with `index` if given.
+    drives: Vec<(Option<u64>, Image)>,
+    /// Images that devices name.
+    images: BTreeMap<String, Image>,
+    /// Disk devices, by the image they name, with their slot if given.
+    disks: Vec<(String, Option<u64>)>,
+    /// `bootindex` of each of them.
+    boot_order: Vec<u64>,
+    /// A device of the kind that has a legacy interface on QEMU, unless told otherwise.
+    mmio: bool,
+    netdevs: BTreeMap<String, String>,
+    /// Network devices, by the netdev they name.
+    nics: Vec<String>,
+    /// Network devices with what they are connected to.
+    networks: Vec<String>,
+    chardevs: BTreeMap<String, Chardev>,
+    serial: Option<Chardev>,
+    /// Virtio consoles, by the chardev they name.
+    consoles: Vec<String>,
+    rng: bool,
+    memory_backends: Vec<Option<u64>>,
+}
+
+/// A disk image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Image {
+    /// By the `id` or `node-name` of another option.
+    Named(String),
+    /// A file.
+    File(File),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct File {
+    path: String,
+    format: Option<String>,
+    read_only: bool,
+    snapshot: bool,
+}
+
+/// The host's end of a console.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Chardev {
+    Stdio,
+    Null,
+    File(String),
+}
+
+/// Keys of disks whose values are about speed or errors of the host, and the values that are no other than what is done here.
+const DISK_KEYS: &[(&str, &[&str], &str)] = &[
+    (
+        "cache",
+        &["none", "writeback", "writethrough", "directsync", "unsafe"],
+        "none, writeback, writethrough, directsync or unsafe",
+    ),
+    ("cache.direct", &["on", "off"], "on or off"),
+    ("cache.no-flush", &["on", "off"], "on or off"),
+    ("aio", &["threads", "native", "io_uring"], "threads, native or io_uring"),
+    ("discard", &["unmap", "on", "ignore", "off"], "unmap"),
+    ("detect-zeroes", &["off", "on", "unmap"], "off"),
+    ("werror", &["report", "enospc"], "werror=report: the guest sees errors"),
+    ("rerror", &["report"], "rerror=report: the guest sees errors"),
+    ("copy-on-read", &["off"], "off"),
+    ("locking", &["on", "auto"], "auto: images are always locked"),
+    ("file.locking", &["on", "auto"], "auto: images are always locked"),
+    ("auto-read-only", &["off"], "auto-read-only=off"),
+];
+
+/// Takes what `DISK_KEYS` has.
+fn skip_disk_keys(list: &mut List) -> Done {
+    DISK_KEYS.iter().try_for_each(|(key, values, instead)| list.expect(key, values, instead))
+}
+
+fn format_of(list: &List, format: Option<String>) -> Result<Option<String>, Refusal> {
+    match format.as_deref() {
+        None | Some("raw" | "qcow2") => Ok(format),
+        Some(other) => Err(list.bad(
+            "format",
+            other,
+            "format=raw or format=qcow2; `qemu-img convert` makes one of another",
+        )),
+    }
+}
+
+pub(super) fn drive(guest: &mut Guest, value: &str) -> Done {
+    let mut list = List::parse("-drive", value, Some("file"));
+    let devices = &mut guest.devices;
+    let id = list.take("id");
+    let interface = list.take("if");
+    let index = match list.take("index") {
+        Some(text) => Some(number(&text).ok_or_else(|| list.bad("index", &text, "a number"))?),
+        None => None,
+    };
+    let unit = list.take("unit");
+    list.expect("bus", &["0"], "bus=0")?;
+    let media = list.take("media");
+    let read_only = [list.switch("readonly")?, list.switch("read-only")?].into_iter().flatten().last();
+    let snapshot = list.switch("snapshot")?.unwrap_or(false);
+    // A path may name a protocol; files are the only one.
+    let path = [list.take("file.filename"), list.take("file")].into_iter().flatten().next();
+    let path = path.map(|path| path.strip_prefix("file:").map(str::to_owned).unwrap_or(path));
+    list.expect("file.driver", &["file", "host_device"], "a file")?;
+    let given = list.take("format");
+    let driver = list.take("driver");
+    let format = format_of(&list, given.or(driver))?;
+    skip_disk_keys(&mut list)?;
+    if let Some(serial) = list.take("serial") {
+        return Err(list.bad("serial", &serial, "no serial number: disks are called hartvm-disk0 and so on"));
+    }
+    list.finish("file, if, format, id, index, unit, media, readonly, snapshot, cache, aio, discard, werror and rerror")?;
+    let cdrom = match media.as_deref() {
+        None | Some("disk") => false,
+        Some("cdrom") => true,
+        Some(other) => {
+            return Err(Refusal::new(
+                format!("-drive media={other} is not possible here"),
+                "want disk or cdrom",
+            ));
+        }
+    };
+    let Some(path) = path else {
+        return Err(Refusal::new("-drive without a file", "want -drive file=FILE,format=raw,if=virtio"));
+    };
+    if let Some((protocol, _)) = path.split_once("://") {
+        return Err(Refusal::new(
+            format!("-drive file={path}: {protocol} is not possible here"),
+            "download the image and name the file",
+        ));
+    }
+    let image = Image::File(File { path, format, read_only: read_only.unwrap_or(cdrom), snapshot });
+    let named = id.is_some();
+    if let Some(id) = id
+        && devices.images.insert(id.clone(), image.clone()).is_some()
+    {
+        return Err(Refusal::new(format!("-drive id={id} is there twice"), "give each drive its own id"));
+    }
+    match interface.as_deref() {
+        None | Some("virtio") => devices.drives.push((index, image)),
+        Some("none") if named => {}
+        Some("none") => {
+            return Err(Refusal::new(
+                "-drive if=none without an id",
+                "name it with id=ID, and -device virtio-blk-device,drive=ID",
+            ));
+        }
+        Some("pflash") => {
+            let unit = match (unit.as_deref(), index) {
+                (Some("0"), _) | (None, Some(0)) => 0,
+                (Some("1"), _) | (None, Some(1)) => 1,
+                (None, None) => usize::from(devices.pflash[0].is_some()),
+                _ => {
+                    return Err(Refusal::new(
+                        "-drive if=pflash has no such unit",
+                        "want unit=0 (code) or unit=1 (variables)",
+                    ));
+                }
+            };
+            devices.pflash[unit] = Some(image);
+        }
+        Some(other) => {
+            return Err(Refusal::new(format!("-drive if={other} is not possible here"), "use if=virtio"));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn plain_drive(guest: &mut Guest, file: &str, options: &str) -> Done {
+    drive(guest, &format!("{options},file={}", doubled(&file)))
+}
+
+pub(super) fn pflash(guest: &mut Guest, file: &str) -> Done {
+    drive(guest, &format!("if=pflash,format=raw,file={}", doubled(&file)))
+}
+
+pub(super) fn blockdev(guest: &mut Guest, value: &str) -> Done {
+    if value.trim_start().starts_with('{') {
+        return Err(Refusal::new(
+            "-blockdev in JSON is not possible here",
+            "want -blockdev driver=raw,node-name=ID,file.filename=FILE",
+        ));
+    }
+    let mut list = List::parse("-blockdev", value, None);
+    let Some(name) = list.take("node-name") else {
+        return Err(Refusal::new(
+            "-blockdev without a node-name",
+            "want -blockdev driver=raw,node-name=ID,file.filename=FILE",
+        ));
+    };
+    let driver = list.take("driver").unwrap_or_default();
+    let read_only = list.switch("read-only")?.unwrap_or(false);
+    list.expect("file.driver", &["file", "host_device"], "a file")?;
+    let path = [list.take("filename"), list.take("file.filename")].into_iter().flatten().next();
+    let below = list.take("file");
+    skip_disk_keys(&mut list)?;
+    list.finish("driver, node-name, filename, file and read-only")?;
+    let known = &guest.devices.images;
+    let image = match (driver.as_str(), path, below) {
+        ("file" | "host_device" | "raw" | "qcow2", Some(path), None) => {
+            let format = (driver == "raw" || driver == "qcow2").then_some(driver);
+            File { path, format, read_only, snapshot: false }
+        }
+        ("raw" | "qcow2", None, Some(below)) => match known.get(&below) {
+            Some(Image::File(file)) => {
+                File { format: Some(driver), read_only: read_only || file.read_only, ..file.clone() }
+            }
+            _ => {
+                return Err(Refusal::new(
+                    format!("-blockdev file={below}: there is no such node"),
+                    "give its -blockdev first",
+                ));
+            }
+        },
+        _ => {
+            return Err(Refusal::new(
+                format!("-blockdev driver={driver} is not possible here"),
+                "want driver=file, raw or qcow2 with a file",
+            ));
+        }
+    };
+    guest.devices.images.insert(name, Image::File(image));
+    Ok(())
+}
+
+/// The kinds of device, with what else they are called.
+const LIST: &str = "\
+virtio-blk-device, virtio-blk-pci       drive=ID                a disk
+virtio-net-device, virtio-net-pci       netdev=ID               a network device
+virtio-rng-device, virtio-rng-pci                               random numbers (always there)
+virtio-serial-device, virtio-serial-pci                         what a virtconsole is plugged into
+virtconsole                             chardev=ID              a virtio console
+loader                                  file=FILE,addr=ADDRESS  a file in memory
+Devices on PCI stand at virtio-mmio slots: the board has no PCI. bus=virtio-mmio-bus.N says which slot a disk has.
+";
+
+/// Properties of devices that are about PCI, which is not there, or about speed.
+const DEVICE_KEYS: &[&str] = &[
+    "id",
+    "addr",
+    "disable-legacy",
+    "disable-modern",
+    "romfile",
+    "rombar",
+    "multifunction",
+    "vectors",
+    "num-queues",
+    "queue-size",
+    "queues",
+    "mq",
+    "event_idx",
+    "indirect_desc",
+    "packed",
+    "iothread",
+    "write-cache",
+    "rx_queue_size",
+    "tx_queue_size",
+    "max-bytes",
+    "period",
+    "max_ports",
+    "any_layout",
+    "ats",
+];
+
+pub(super) fn device(guest: &mut Guest, value: &str) -> Done {
+    if matches!(value, "help" | "?") {
+        guest.print = Some(LIST.into());
+        return Ok(());
+    }
+    let mut list = List::parse("-device", value, Some("driver"));
+    let driver = list.take("driver").unwrap_or_default();
+    if value.split(',').any(|part| part == "help") {
+        guest.print = Some(LIST.into());
+        return Ok(());
+    }
+    let parts = driver.trim_end_matches("-non-transitional").trim_end_matches("-transitional");
+    let (kind, transport) = match parts.rsplit_once('-') {
+        Some((kind, transport @ ("device" | "pci"))) if kind.starts_with("virtio-") => (kind, transport),
+        // A virtio device without its transport is the PCI one.
+        None if driver.starts_with("virtio-") => (parts, "pci"),
+        _ if ["virtio-blk", "virtio-net", "virtio-rng", "virtio-serial"].contains(&parts) => (parts, "pci"),
+        _ => (parts, ""),
+    };
+    let devices = &mut guest.devices;
+    let mut slot = None;
+    if let Some(bus) = list.take("bus") {
+        let place = bus.strip_prefix("virtio-mmio-bus.").and_then(number);
+        match (transport, place) {
+            ("device", Some(place))
+                if place < u64::from(machine::board::VIRTIO_SLOTS) && kind == "virtio-blk" =>
+            {
+                slot = Some(place)
+            }
+            ("device", Some(_)) => {
+                return Err(list.bad(
+                    "bus",
+                    &bus,
+                    "virtio-mmio-bus.0 to .7, for a disk; other devices take the highest free slot",
+                ));
+            }
+            ("pci", None) if bus.starts_with("pcie.") || bus.starts_with("pci.") => {}
+            _ if kind == "virtconsole" => {}
+            _ => return Err(list.bad("bus", &bus, "no bus, or virtio-mmio-bus.N for virtio-blk-device")),
+        }
+    }
+    let known = match kind {
+        "virtio-blk" => {
+            let Some(drive) = list.take("drive") else {
+                return Err(Refusal::new(
+                    format!("-device {driver} without a drive"),
+                    "want drive=ID, and -drive if=none,id=ID,file=FILE",
+                ));
+            };
+            if let Some(text) = list.take("bootindex") {
+                let index = number(&text).ok_or_else(|| list.bad("bootindex", &text, "a number"))?;
+                devices.boot_order.push(index);
+            }
+            devices.disks.push((drive, slot));
+            "drive, bootindex and bus"
+        }
+        "virtio-net" => {
+            let Some(netdev) = list.take("netdev") else {
+                return Err(Refusal::new(
+                    format!("-device {driver} without a netdev"),
+                    "want netdev=ID, and -netdev user,id=ID",
+                ));
+            };
+            if let Some(address) = list.take("mac") {
+                let network = devices.netdevs.get_mut(&netdev);
+                network.ok_or_else(|| no_netdev(&netdev))?.push_str(&format!(",mac={address}"));
+            }
+            list.skip(&[
+                "bootindex",
+                "guest_csum",
+                "csum",
+                "gso",
+                "host_tso4",
+                "host_tso6",
+                "guest_tso4",
+                "guest_tso6",
+                "mrg_rxbuf",
+            ]);
+            devices.nics.push(netdev);
+            "netdev and mac"
+        }
+        "virtio-rng" => {
+            if std::mem::replace(&mut devices.rng, true) {
+                return Err(Refusal::new(
+                    format!("-device {driver}: the machine has one already"),
+                    "leave the second one out",
+                ));
+            }
+            list.skip(&["rng"]);
+            "rng"
+        }
+        "virtio-serial" => "id",
+        "virtconsole" => {
+            list.skip(&["name", "nr"]);
+            let chardev = list.take("chardev");
+            devices.consoles.push(chardev.unwrap_or_default());
+            "chardev, name and nr"
+        }
+        "loader" => return loader(guest, list),
+        _ => return Err(no_device(&driver)),
+    };
+    devices.mmio |= transport == "device";
+    list.skip(DEVICE_KEYS);
+    list.finish(known)
+}
+
+/// Devices that people ask for, by how their names begin, and what to do without them.
+const OTHERS: &[(&[&str], &str)] = &[
+    (
+        &["virtio-scsi", "scsi-", "nvme", "ahci", "ide-", "sd-card", "usb-storage"],
+        "use -device virtio-blk-pci,drive=ID for disks",
+    ),
+    (&["e1000", "rtl8139", "igb", "vmxnet"], "use -device virtio-net-pci,netdev=ID"),
+    (&["virtio-9p", "vhost-user-fs", "virtio-fs"], "leave it out: folders cannot be shared yet"),
+    (
+        &[
+            "virtio-gpu",
+            "virtio-vga",
+            "VGA",
+            "bochs",
+            "ramfb",
+            "virtio-keyboard",
+            "virtio-mouse",
+            "virtio-tablet",
+            "qemu-xhci",
+            "usb-",
+            "nec-usb",
+        ],
+        "leave it out, and use -nographic: there are no graphics",
+    ),
+    (
+        &[
+            "virtio-balloon",
+            "virtio-vsock",
+            "vhost-vsock",
+            "virtio-mem",
+            "virtio-iommu",
+            "riscv-iommu",
+            "virtserialport",
+            "pcie-root-port",
+            "pci-bridge",
+            "guest-loader",
+            "intel-hda",
+            "tpm-",
+        ],
+        "leave it out",
+    ),
+];
+
+fn no_device(driver: &str) -> Refusal {
+    let instead = OTHERS.iter().find(|(names, _)| names.iter().any(|name| driver.starts_with(name)));
+    Refusal::new(
+        format!("-device {driver}: there is no such device here"),
+        instead.map_or("`-device help` lists what there is", |(_, instead)| instead),
+    )
+}
+
+fn no_netdev(id: &str) -> Refusal {
+    Refusal::new(
+        format!("netdev {id} is not there"),
+        format!("give -netdev user,id={id} before the device that names it"),
+    )
+}
+
+/// The generic loader: a file at an address, or where the file itself says.
+fn loader(guest: &mut Guest, mut list: List) -> Done {
+    let Some(file) = list.take("file") else {
+        return Err(Refusal::new(
+            "-device loader without a file",
+            "want file=FILE,addr=ADDRESS: values are put into a file",
+        ));
+    };
+    let address = match list.take("addr") {
+        Some(text) => {
+            Some(number(&text).ok_or_else(|| list.bad("addr", &text, "an address such as 0x84000000"))?)
+        }
+        None => None,
+    };
+    let raw = list.switch("force-raw")?.unwrap_or(false);
+    if raw && address.is_none() {
+        return Err(Refusal::new("-device loader,force-raw=on without addr", "say where with addr=ADDRESS"));
+    }
+    list.skip(&["id"]);
+    if let Some(text) = list.take("cpu-num") {
+        return Err(list.bad("cpu-num", &text, "no hart: they start at -bios or -kernel"));
+    }
+    list.finish("file, addr and force-raw")?;
+    let mut value = doubled(&file);
+    if let Some(address) = address {
+        value += &format!(",addr={address:#x}");
+    }
+    if raw {
+        value += ",raw";
+    }
+    guest.added.push(("--load", value));
+    Ok(())
+}
+
+/// The rest of `-netdev user,…` without its id, as `--net` has it.
+fn user_network(list: &mut List) -> Result<String, Refusal> {
+    let mut text = String::from("user");
+    for (key, value) in list.rest() {
+        let value = value.unwrap_or_else(|| "on".into());
+        text += &format!(",{key}={}", doubled(&value));
+    }
+    Ok(text)
+}
+
+/// Checks the kind of a network, and gives it as `--net` has it.
+fn network(option: &str, mut list: List, kind: &str) -> Result<String, Refusal> {
+    match kind {
+        "user" => user_network(&mut list),
+        _ => Err(Refusal::new(
+            format!("{option} {kind} is not possible here"),
+            "use user: it needs no rights, and hostfwd=tcp::2222-:22 lets connections in",
+        )),
+    }
+}
+
+pub(super) fn netdev(guest: &mut Guest, value: &str) -> Done {
+    let mut list = List::parse("-netdev", value, Some("type"));
+    let kind = list.take("type").unwrap_or_default();
+    let Some(id) = list.take("id") else {
+        return Err(Refusal::new(
+            "-netdev without an id",
+            "want -netdev user,id=ID, and -device virtio-net-device,netdev=ID",
+        ));
+    };
+    let network = network("-netdev", list, &kind)?;
+    guest.devices.netdevs.insert(id, network);
+    Ok(())
+}
+
+pub(super) fn nic(guest: &mut Guest, value: &str) -> Done {
+    let mut list = List::parse("-nic", value, Some("type"));
+    let kind = list.take("type").unwrap_or_default();
+    if kind == "none" {
+        return list.finish("nothing else");
+    }
+    nic_model(&mut list)?;
+    list.skip(&["id"]);
+    let network = network("-nic", list, &kind)?;
+    guest.devices.networks.push(network);
+    Ok(())
+}
+
+fn nic_model(list: &mut List) -> Done {
+    const MODELS: &[&str] = &["virtio", "virtio-net-pci", "virtio-net-device"];
+    list.expect("model", MODELS, "model=virtio-net-pci")
+}
+
+pub(super) fn net(guest: &mut Guest, value: &str) -> Done {
+    let mut list = List::parse("-net", value, Some("type"));
+    match list.take("type").unwrap_or_default().as_str() {
+        "none" => list.finish("nothing else"),
+        // The device's half: it comes with the network's half.
+        "nic" => {
+            nic_model(&mut list)?;
+            list.skip(&["netdev", "name"]);
+            list.finish("model")
+        }
+        kind => {
+            list.skip(&["name"]);
+            let network = network("-net", list, kind)?;
+            guest.devices.networks.push(network);
+            Ok(())
+        }
+    }
+}
+
+pub(super) fn chardev(guest: &mut Guest, value: &str) -> Done {
+    let mut list = List::parse("-chardev", value, Some("backend"));
+    let backend = list.take("backend").unwrap_or_default();
+    let Some(id) = list.take("id") else {
+        return Err(Refusal::new("-chardev without an id", "want -chardev stdio,id=ID"));
+    };
+    let chardev = match backend.as_str() {
+        "stdio" => {
+            list.skip(&["mux", "signal"]);
+            Chardev::Stdio
+        }
+        "null" => Chardev::Null,
+        "file" => {
+            list.expect("append", &["off"], "append=off")?;
+            let path = list
+                .take("path")
+                .ok_or_else(|| Refusal::new("-chardev file without a path", "want path=FILE"))?;
+            Chardev::File(path)
+        }
+        _ => return Err(no_console(&format!("-chardev {backend}"))),
+    };
+    list.finish("id, and path of a file")?;
+    guest.devices.chardevs.insert(id, chardev);
+    Ok(())
+}
+
+fn no_console(what: &str) -> Refusal {
+    Refusal::new(
+        format!("{what} is not possible here"),
+        "want stdio, null or file; for a socket, start hartvm under `socat`, for a terminal of its own under `tmux`",
+    )
+}
+
+pub(super) fn serial(guest: &mut Guest, value: &str) -> Done {
+    let devices = &mut guest.devices;
+    let end = match value {
+        "stdio" | "mon:stdio" | "chardev:stdio" => Chardev::Stdio,
+        "none" | "null" => Chardev::Null,
+        _ => match (value.strip_prefix("file:"), value.strip_prefix("chardev:")) {
+            (Some(path), _) if !path.is_empty() => Chardev::File(path.into()),
+            (_, Some(id)) => devices.chardevs.get(id).cloned().ok_or_else(|| {
+                Refusal::new(format!("-serial {value}: there is no such chardev"), "give its -chardev first")
+            })?,
+            _ => return Err(no_console(&format!("-serial {value}"))),
+        },
+    };
+    match &devices.serial {
+        // The board has one port.
+        Some(_) if end == Chardev::Null => {}
+        Some(_) => {
+            return Err(Refusal::new(
+                "-serial is there twice",
+                "leave the second one out: the board has one serial port",
+            ));
+        }
+        None => devices.serial = Some(end),
+    }
+    Ok(())
+}
+
+pub(super) fn object(guest: &mut Guest, value: &str) -> Done {
+    let mut list = List::parse("-object", value, Some("type"));
+    let kind = list.take("type").unwrap_or_default();
+    list.skip(&["id"]);
+    match kind.as_str() {
+        "rng-random" => list.expect("filename", &["/dev/urandom", "/dev/random"], "filename=/dev/urandom")?,
+        "rng-builtin" | "iothread" => list.skip(&["poll-max-ns"]),
+        "memory-backend-ram" => {
+            let bytes = match list.take("size") {
+                Some(text) => {
+                    Some(size(&text, 1).ok_or_else(|| list.bad("size", &text, "a size such as 2G"))?)
+                }
+                None => None,
+            };
+            list.skip(&["share", "prealloc", "merge", "dump"]);
+            guest.devices.memory_backends.push(bytes);
+        }
+        _ => {
+            return Err(Refusal::new(
+                format!("-object {kind} is not possible here"),
+                "want rng-random, rng-builtin, memory-backend-ram or iothread",
+            ));
+        }
+    }
+    list.finish("id, filename of a rng-random, and size of a memory-backend-ram")
+}
+
+impl Devices {
+    /// Adds the flags that devices become, now that all of them are known.
+    pub(super) fn flags(mut self, guest: &mut Guest) -> Done {
+        self.memory(guest)?;
+        self.disks(guest)?;
+        self.flash(guest)?;
+        self.network(guest)?;
+        self.consoles(guest)
+    }
+
+    fn memory(&self, guest: &Guest) -> Done {
+        let memory = guest.set.get("--memory").cloned().flatten().and_then(|text| size(&text, 1 << 20));
+        match self.memory_backends.iter().flatten().find(|bytes| Some(**bytes) != memory) {
+            Some(bytes) => Err(Refusal::new(
+                format!("-object memory-backend-ram has {bytes} bytes, which is not what -m says"),
+                "make both the same",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn file(&self, image: &Image) -> Result<File, Refusal> {
+        match image {
+            Image::File(file) => Ok(File { snapshot: file.snapshot || self.snapshot, ..file.clone() }),
+            Image::Named(id) => match self.images.get(id) {
+                Some(Image::File(file)) => {
+                    Ok(File { snapshot: file.snapshot || self.snapshot, ..file.clone() })
+                }
+                _ => Err(Refusal::new(
+                    format!("there is no drive {id}"),
+                    format!("give -drive if=none,id={id},file=FILE"),
+                )),
+            },
+        }
+    }
+
+    /// Disks in the order in which QEMU has them: first what `-device` names, then `if=virtio`.
+    fn disks(&mut self, guest: &mut Guest) -> Done {
+        if !self.boot_order.is_sorted() {
+            return Err(Refusal::new(
+                "bootindex asks for another order than that of the disks",
+                "give the disks in that order",
+            ));
+        }
+        self.drives.sort_by_key(|(index, _)| index.unwrap_or(u64::MAX));
+        let named = self.disks.iter().map(|(id, slot)| (Image::Named(id.clone()), *slot));
+        let plain = self.drives.iter().map(|(_, image)| (image.clone(), None));
+        for (number, (image, slot)) in named.chain(plain).enumerate() {
+            let File { path, format, read_only, snapshot } = self.file(&image)?;
+            let mut value = doubled(&path);
+            if read_only {
+                value += ",readonly";
+            }
+            if snapshot {
+                value += ",snapshot";
+            }
+            if let Some(format) = format {
+                value += &format!(",format={format}");
+            }
+            guest.added.push(("--disk", value));
+            if let Some(slot) = slot {
+                guest.added.push(("--disk-slot", format!("{number}={slot}")));
+            }
+        }
+        // On QEMU these have the old interface unless it is told otherwise, and old guests want that.
+        if self.force_legacy.unwrap_or(self.mmio) {
+            guest.switch("--virtio-legacy");
+        }
+        Ok(())
+    }
+
+    fn flash(&self, guest: &mut Guest) -> Done {
+        let [code, vars] = &self.pflash;
+        let Some(code) = code else {
+            return match vars {
+                Some(_) => Err(Refusal::new(
+                    "there is flash for variables (unit 1) but none with code",
+                    "add -drive if=pflash,unit=0,file=FILE",
+                )),
+                None => Ok(()),
+            };
+        };
+        if guest.set.contains_key("--kernel") {
+            return Err(Refusal::new(
+                "-kernel cannot be handed to firmware in flash here, for want of fw_cfg",
+                "leave out -drive if=pflash: kernels start over the built-in SBI; or let the firmware boot a disk",
+            ));
+        }
+        let code = self.file(code)?;
+        let mut value = doubled(&code.path);
+        match vars {
+            Some(vars) => {
+                let vars = self.file(vars)?;
+                if vars.read_only && !vars.snapshot {
+                    return Err(Refusal::new(
+                        "the flash for variables (unit 1) is to be read-only",
+                        "add snapshot=on: what is written is forgotten then",
+                    ));
+                }
+                value += &format!(",vars={}", doubled(&vars.path));
+                if vars.snapshot {
+                    value += ",snapshot";
+                }
+            }
+            None => value += ",vars=none",
+        }
+        guest.set("--uefi", value);
+        Ok(())
+    }
+
+    fn network(&mut self, guest: &mut Guest) -> Done {
+        for id in std::mem::take(&mut self.nics) {
+            let network = self.netdevs.get(&id).ok_or_else(|| no_netdev(&id))?;
+            self.networks.push(network.clone());
+        }
+        match self.networks.as_slice() {
+            [] => guest.set("--net", "none"),
+            [network] => guest.set("--net", network.clone()),
+            _ => return Err(Refusal::new("there are several network devices", "leave all but one out")),
+        }
+        Ok(())
+    }
+
+    fn consoles(self, guest: &mut Guest) -> Done {
+        match self.serial {
+            None | Some(Chardev::Stdio) => {}
+            Some(Chardev::Null) => guest.set("--serial", "none"),
+            Some(Chardev::File(path)) => guest.set("--serial", format!("file:{path}")),
+        }
+        match self.consoles.as_slice() {
+            [] => Ok(()),
+            [id] => match self.chardevs.get(id) {
+                Some(Chardev::Stdio) => {
+                    guest.switch("--virtio-console");
+                    Ok(())
+                }
+                Some(_) => Err(Refusal::new(
+                    "-device virtconsole goes to the terminal only",
+                    "want -chardev stdio for it",
+                )),
+                None => Err(Refusal::new(
+                    format!("-device virtconsole: there is no chardev {id:?}"),
+                    "want chardev=ID, and -chardev stdio,id=ID",
+                )),
+            },
+            _ => Err(Refusal::new("there are several virtio consoles", "leave all but one out")),
+        }
+    }
+}
