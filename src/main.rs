@@ -2,6 +2,7 @@
 
 mod cli;
 mod disasm;
+mod disk_image;
 mod run;
 mod terminal;
 mod test;
