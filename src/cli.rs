@@ -9,7 +9,10 @@ A full-system RISC-V emulator: boots unmodified Linux distributions for RISC-V o
 
 const EXAMPLES: &str = "\
 Examples:
-  Debian's installer on this terminal (Ctrl-A X quits):
+  A distribution's disk on this terminal (Ctrl-A X quits):
+    hartvm run ubuntu-24.04-preinstalled-server-riscv64.img.xz
+
+  Debian's installer:
     hartvm run --kernel linux --initrd initrd.gz --append console=ttyS0
 
   A distribution's disk through OpenSBI, U-Boot and GRUB, on four harts, changes thrown away:
@@ -100,6 +103,11 @@ Exit status:
   128 + n after signal n
 
 Examples:
+  hartvm run disk.raw
+  hartvm run disk.raw,snapshot --memory 2G --append systemd.unit=rescue.target
+  hartvm run disk.raw --boot menu
+  hartvm run disk.raw --boot 6.12.48+deb13-riscv64
+  hartvm run debian-riscv64-netinst.iso --disk target.raw
   hartvm run --kernel linux --initrd initrd.gz --append 'console=ttyS0 DEBIAN_FRONTEND=text'
   hartvm run --kernel vmlinux --disk disk.raw --append 'root=/dev/vda1 console=ttyS0' --cpus 4
   hartvm run --firmware fw_dynamic.bin --kernel u-boot.bin --disk disk.raw,snapshot
@@ -114,15 +122,24 @@ Examples:
 /// Flags of `hartvm run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
+    /// What to boot: a disk image (raw, qcow2 or ISO; raw also in gzip, xz or zstd, which is unpacked once, beside it), or a
+    /// program as for --kernel. The kernel on a disk is found by the configuration of its GRUB, extlinux or systemd-boot
+    #[arg(value_name = "IMAGE[,readonly][,snapshot]")]
+    pub(crate) image: Option<String>,
+
+    /// Which entry of the disk's boot menu to boot, by number, title or version; `menu` lists them
+    #[arg(long, value_name = "menu|NAME", requires = "image", conflicts_with = "kernel")]
+    pub(crate) boot: Option<String>,
+
     /// Kernel or program to start: ELF, Linux Image (also with EFI stub), a raw binary, or gzip of these
     #[arg(long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
 
-    /// Initial ramdisk for the kernel
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    /// Initial ramdisk for the kernel, in place of the disk's own
+    #[arg(long, value_name = "FILE")]
     pub(crate) initrd: Option<PathBuf>,
 
-    /// Kernel command line
+    /// Kernel command line; for a kernel from a disk, what follows the disk's own
     #[arg(
         long,
         value_name = "TEXT",
@@ -146,13 +163,14 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) dtb: Option<PathBuf>,
 
-    /// Guest memory, 64M or more (suffixes K, M, G, T; a plain number is in MiB)
-    #[arg(long, short = 'm', value_name = "SIZE", default_value = "1G", value_parser = memory_size, allow_hyphen_values = true)]
-    pub(crate) memory: u64,
+    /// Guest memory, 64M or more (suffixes K, M, G, T; a plain number is in MiB) [default: 1G; for a disk as IMAGE a quarter
+    /// of the host's, 1G to 4G]
+    #[arg(long, short = 'm', value_name = "SIZE", value_parser = memory_size, allow_hyphen_values = true)]
+    pub(crate) memory: Option<u64>,
 
-    /// Number of harts, 1 to 32
-    #[arg(long, short = 'c', value_name = "N", default_value_t = 1, value_parser = number_of_harts, allow_hyphen_values = true)]
-    pub(crate) cpus: u8,
+    /// Number of harts, 1 to 32 [default: 1; for a disk as IMAGE one for each core of the host, up to 4]
+    #[arg(long, short = 'c', value_name = "N", value_parser = number_of_harts, allow_hyphen_values = true)]
+    pub(crate) cpus: Option<u8>,
 
     /// CPU model with optional features, e.g. `rva22s64` or `max,sv39,svadu=off`; `help` lists them
     #[arg(long, value_name = "MODEL", default_value = "rv64")]

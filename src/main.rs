@@ -3,6 +3,7 @@
 mod cli;
 mod commas;
 mod disasm;
+mod disk_image;
 mod instance;
 mod manual;
 mod place;

@@ -11,10 +11,11 @@ use machine::cpu_model::CpuModel;
 use machine::disk::DiskOptions;
 use machine::net::NetOptions;
 use machine::system::Power;
-use machine::{Config, Firmware, Machine, Stats, board};
+use machine::{BootDisk, Config, Firmware, Machine, Stats, board};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 
 use crate::cli::{Engine, RunArgs};
+use crate::disk_image::{self, Image, say};
 use crate::instance::Instance;
 use crate::terminal::{Key, Keys, RawTerminal, restore};
 use crate::uefi::Uefi;
@@ -46,6 +47,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     })?;
     if dump_only {
         return dump(args, &machine).map(|()| 0);
+    }
+    if let (Some(image), Some(chosen)) = (&args.image, machine.chosen()) {
+        say(&format!("{image}: {chosen}"));
     }
 
     let _pidfile = args.pidfile.as_deref().map(PidFile::new).transpose()?;
@@ -79,16 +83,52 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         return Ok(None);
     }
     let usage = |flag: &str, error: &dyn std::fmt::Display| Usage(format!("{flag}: {error}"));
-    let disks = args.disk.iter().map(|text| DiskOptions::parse(text)).collect::<Result<_, _>>();
+    let disks = args.disk.iter().map(|text| DiskOptions::parse(text)).collect::<Result<Vec<_>, _>>();
+    let mut disks = disks.map_err(|error| usage("--disk", &error))?;
     let firmware = match args.firmware.as_str() {
         "sbi" => Firmware::Sbi,
         "none" => Firmware::None,
         file => Firmware::File(file.into()),
     };
     let dump_only = args.dump_dtb.is_some() || args.dump_dts;
-    if args.kernel.is_none() && args.uefi.is_none() && !matches!(firmware, Firmware::File(_)) && !dump_only {
+    let mut kernel = args.kernel.clone();
+    let mut boot_disk = None;
+    match args.image.as_deref().map(disk_image::open).transpose()? {
+        None => {}
+        Some(Image::Program(path)) => {
+            if let Some(kernel) = &kernel {
+                let error = format!(
+                    "`{}` is a kernel or program, and --kernel names `{}`",
+                    path.display(),
+                    kernel.display()
+                );
+                return Err(usage("IMAGE", &format!("{error}; want one of them")).into());
+            }
+            if args.boot.is_some() {
+                let error = format!("`{}` is a program; only a disk has a boot menu", path.display());
+                return Err(usage("--boot", &error).into());
+            }
+            kernel = Some(path);
+        }
+        Some(Image::Disk(disk)) => {
+            if args.boot.as_deref() == Some("menu") {
+                disk_image::print_menu(&disk)?;
+                return Ok(None);
+            }
+            if kernel.is_none() && args.uefi.is_none() && firmware == Firmware::Sbi {
+                boot_disk = Some(BootDisk { entry: args.boot.clone() });
+            } else if args.boot.is_some() {
+                let error = "the firmware chooses what it boots; leave out --firmware, --uefi and --kernel, or --boot";
+                return Err(usage("--boot", &error).into());
+            }
+            disks.insert(0, disk);
+        }
+    }
+    let nothing = kernel.is_none() && boot_disk.is_none();
+    if nothing && args.uefi.is_none() && !matches!(firmware, Firmware::File(_)) && !dump_only {
         return Err(Usage(
-            "there is nothing to boot: name a kernel with --kernel, or a firmware with --firmware or --uefi, such as\n  \
+            "there is nothing to boot: name a disk image, a kernel with --kernel, or a firmware with --firmware or --uefi, such as\n  \
+             hartvm run disk.raw\n  \
              hartvm run --kernel linux --initrd initrd.gz --append console=ttyS0\n\
              `hartvm run --help` has more examples"
                 .into(),
@@ -103,11 +143,19 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         options.forwards.clear();
     }
     let seed = args.seed.volume()?;
+    if args.initrd.is_some() && nothing {
+        let error = "without a kernel nothing would look for it; want --kernel or a disk that has one";
+        return Err(usage("--initrd", &error).into());
+    }
+    let of_disk = boot_disk.is_some();
+    let memory =
+        args.memory.unwrap_or_else(|| if of_disk { disk_image::memory(host_memory()) } else { MEMORY });
+    let harts = args.cpus.unwrap_or_else(|| if of_disk { disk_image::harts() } else { 1 });
     // One slot is the random number generator's.
     let others = [args.virtio_console, net != NetOptions::None, seed.is_some()];
     let slots = board::VIRTIO_SLOTS as usize - 1 - others.into_iter().filter(|&other| other).count();
-    if args.disk.len() > slots {
-        let error = format!("{} disks are too many: want {slots} at most", args.disk.len());
+    if disks.len() > slots {
+        let error = format!("{} disks are too many: want {slots} at most", disks.len());
         return Err(usage("--disk", &error).into());
     }
     if args.perf.is_some() && args.engine == Engine::Interp {
@@ -115,9 +163,8 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         return Err(usage("--perf", &error).into());
     }
     if !dump_only {
-        check_host_memory(args.memory)?;
+        check_host_memory(memory)?;
     }
-    let disks: Vec<_> = disks.map_err(|error| usage("--disk", &error))?;
     let disk_slots =
         place::slots(&args.disk_slot, disks.len()).map_err(|error| usage("--disk-slot", &error))?;
     let loads = args.load.iter().map(|text| place::load(text)).collect::<Result<_, _>>();
@@ -129,11 +176,11 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         None => None,
     };
     Ok(Some(Config {
-        memory: args.memory,
-        harts: usize::from(args.cpus),
+        memory,
+        harts: usize::from(harts),
         cpu: args.cpu.parse().map_err(|error| usage("--cpu", &error))?,
         firmware,
-        kernel: args.kernel.clone(),
+        kernel,
         initrd: args.initrd.clone(),
         append: args.append.clone(),
         dtb: args.dtb.clone(),
@@ -144,6 +191,7 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         loads: loads.map_err(|error| usage("--load", &error))?,
         serial: place::serial(&args.serial).map_err(|error| usage("--serial", &error))?,
         seed,
+        boot_disk,
         virtio_console: args.virtio_console,
         virtio_legacy: args.virtio_legacy,
         engine: args.engine.into(),
@@ -180,16 +228,28 @@ fn print_stats(stats: &Stats, elapsed: Duration) {
 /// A kernel touches about this part of its memory just to manage it: 64 bytes for each 4 KiB.
 const BOOKKEEPING: u64 = 64;
 
+/// Bytes of memory where nothing else is asked for.
+const MEMORY: u64 = 1 << 30;
+
+/// A size that the host's kernel tells, in bytes; `None` on a host that does not.
+fn host_size(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let size =
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next());
+    size?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Bytes of the host's memory.
+fn host_memory() -> Option<u64> {
+    host_size("MemTotal")
+}
+
 /// Refuses guest memory that the host could map but whose mere management it could not hold: the guest would be killed while
 /// it boots. Memory that is only promised is fine; it is taken from the host when it is touched.
 fn check_host_memory(wanted: u64) -> Result<()> {
     // A host that does not say what it has is taken to have enough.
-    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else { return Ok(()) };
-    let kib = |name: &str| -> Option<u64> {
-        text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
-    };
-    let Some(memory) = kib("MemTotal:") else { return Ok(()) };
-    let has = memory.saturating_add(kib("SwapTotal:").unwrap_or(0)) >> 10;
+    let Some(memory) = host_memory() else { return Ok(()) };
+    let has = memory.saturating_add(host_size("SwapTotal").unwrap_or(0)) >> 20;
     let (wanted, most) = (wanted >> 20, has.saturating_mul(BOOKKEEPING));
     if wanted > most {
         bail!(
@@ -246,6 +306,10 @@ fn restore_on_panic() {
     std::panic::set_hook(Box::new(move |info| {
         restore();
         print(info);
+        // What reads a disk reports its end by itself.
+        if std::thread::current().name() == Some(image::THREAD) {
+            return;
+        }
         // A machine with a hart missing would hang.
         std::process::exit(101);
     }));

@@ -49,7 +49,7 @@ use devices::virtio::console::Console;
 use devices::virtio::mmio::{Version, VirtioMmio};
 use devices::virtio::net::Net;
 use devices::virtio::rng::Rng;
-use disk::DiskOptions;
+use disk::{Disk, DiskOptions};
 use hart::Hart;
 use hart::shared::HartShared;
 use irq::IrqLine;
@@ -110,6 +110,13 @@ pub struct Load {
     pub raw: bool,
 }
 
+/// What to boot from a disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BootDisk {
+    /// The entry of the boot loader's menu, by number, title or version; its default if there is none.
+    pub entry: Option<String>,
+}
+
 /// Everything that decides what a machine is. Plain data.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -143,6 +150,8 @@ pub struct Config {
     pub serial: Serial,
     /// A volume that is one more disk, behind the others and read-only.
     pub seed: Option<Vec<u8>>,
+    /// Take kernel, initrd, command line and device tree from the first disk, as its boot loader would.
+    pub boot_disk: Option<BootDisk>,
     /// Whether there is a virtio console besides the UART.
     pub virtio_console: bool,
     /// Whether virtio devices have the legacy register interface.
@@ -173,6 +182,7 @@ impl Default for Config {
             loads: Vec::new(),
             serial: Serial::default(),
             seed: None,
+            boot_disk: None,
             virtio_console: false,
             virtio_legacy: false,
             engine: EngineKind::default(),
@@ -180,6 +190,25 @@ impl Default for Config {
             log: None,
         }
     }
+}
+
+/// What went wrong on the host's side.
+fn host(what: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |error| Error::Host(what, error)
+}
+
+/// The device tree of a machine with the devices of `bus`, which boots `boot`.
+fn describe(config: &Config, boot: &Boot, bus: &Bus, phandles: &Phandles) -> Result<Node, Error> {
+    let bootargs = boot.bootargs();
+    let config = fdt::Config {
+        harts: config.harts,
+        cpu: &config.cpu,
+        memory: config.memory,
+        bootargs: (!bootargs.is_empty()).then_some(bootargs.as_str()),
+        initrd: boot.initrd(),
+        rng_seed: fdt::host_rng_seed().map_err(host("give random numbers"))?,
+    };
+    Ok(fdt::build(&config, bus, phandles))
 }
 
 /// Why a machine cannot be built or started.
@@ -248,8 +277,10 @@ impl Machine {
 
         // Memory, and what is loaded into it.
         let mut memory = GuestMemory::new(board::RAM_BASE, config.memory)?;
-        let mut boot = Boot::load(&config, &memory)?;
-        memory.add_rom(board::RESET_ROM_BASE, boot.reset_rom())?;
+        let disks = config.disks.iter().map(|options| Ok(disk::open(options)?.into()));
+        let disks: Vec<Arc<dyn Disk>> = disks.collect::<Result<_, Error>>()?;
+        let boot = Boot::load(&config, &memory, &disks)?;
+        memory.add_rom(board::RESET_ROM_BASE, &boot.reset_rom())?;
         let flash_base = board::region(Kind::Flash).base;
         if let Some(Flash { code, .. }) = &config.flash {
             let code = DiskOptions { read_only: true, ..code.clone() };
@@ -257,7 +288,6 @@ impl Machine {
         }
 
         // Time and interrupts.
-        let host = |what| move |error| Error::Host(what, error);
         let harts: Vec<Arc<HartShared>> = (0..config.harts).map(|_| Arc::default()).collect();
         let clock = Arc::new(Clock::new());
         let timers =
@@ -304,8 +334,8 @@ impl Machine {
         let version = if config.virtio_legacy { Version::Legacy } else { Version::Modern };
         let mut console = None;
         let mut virtio: Vec<Arc<dyn devices::virtio::VirtioDevice>> = Vec::new();
-        for (index, options) in config.disks.iter().enumerate() {
-            virtio.push(Arc::new(Block::new(disk::open(options)?, &format!("hartvm-disk{index}"))));
+        for (index, disk) in disks.into_iter().enumerate() {
+            virtio.push(Arc::new(Block::new(Box::new(disk), &format!("hartvm-disk{index}"))));
         }
         if let Some(seed) = &config.seed {
             virtio.push(Arc::new(Block::new(Box::new(disk::Memory::new(seed.clone())), "hartvm-seed")));
@@ -353,18 +383,7 @@ impl Machine {
 
         // The bus, and the tree that describes it.
         let bus = Arc::new(Bus::new(devices.devices)?);
-        let tree = fdt::build(
-            &fdt::Config {
-                harts: config.harts,
-                cpu: &config.cpu,
-                memory: config.memory,
-                bootargs: (!config.append.is_empty()).then_some(config.append.as_str()),
-                initrd: boot.initrd(),
-                rng_seed: fdt::host_rng_seed().map_err(host("give random numbers"))?,
-            },
-            &bus,
-            &phandles,
-        );
+        let tree = describe(&config, &boot, &bus, &phandles)?;
         boot.set_device_tree(&tree)?;
 
         let sbi = boot.has_sbi();
@@ -392,8 +411,13 @@ impl Machine {
     }
 
     /// The device tree as the guest gets it.
-    pub fn device_tree_blob(&self) -> &[u8] {
+    pub fn device_tree_blob(&self) -> Vec<u8> {
         self.boot.device_tree_blob()
+    }
+
+    /// What was chosen on the disk to boot, in one line.
+    pub fn chosen(&self) -> Option<String> {
+        self.boot.chosen()
     }
 
     /// RAM and ROM.
@@ -450,10 +474,18 @@ impl Machine {
     /// When the images do not fit, or the host has no threads left.
     pub fn start(&self) -> Result<Running<'_>, Error> {
         // Consoles may have taken input before the machine is turned on for the first time; a reset would lose it.
-        if self.used.swap(true, Ordering::SeqCst) {
+        let again = self.used.swap(true, Ordering::SeqCst);
+        if again {
             self.system.reset();
         }
         self.boot.write_images(&self.system.memory)?;
+        if again {
+            // A disk may hold another kernel now, and entropy must be fresh.
+            let phandles = Phandles::new(self.config.harts);
+            let tree = describe(&self.config, &self.boot, &self.system.bus, &phandles)?;
+            self.boot.set_device_tree(&tree)?;
+        }
+        self.boot.write_device_tree(&self.system.memory)?;
         let mut running = Running { machine: self, threads: Vec::new() };
         for id in 0..self.config.harts {
             let hart = Hart::new(id, &self.config.cpu, &self.system);

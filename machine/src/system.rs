@@ -124,7 +124,7 @@ pub struct System {
     /// What the engines did of the harts whose threads have ended.
     stats: Mutex<Stats>,
     uart: Arc<Uart16550>,
-    bus: Arc<Bus>,
+    pub(crate) bus: Arc<Bus>,
     clint: Arc<Clint>,
     run_states: Vec<Mutex<RunState>>,
     stopping: AtomicBool,

@@ -7,6 +7,7 @@ mod lock;
 mod memory;
 mod overlay;
 mod raw;
+mod shared;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use vm_memory::VolatileSlice;
 pub use memory::Memory;
 pub use overlay::Overlay;
 pub use raw::RawFile;
+pub use shared::source;
 
 /// Bytes in a sector; disk sizes are whole multiples of it.
 pub const SECTOR_SIZE: u64 = 512;
