@@ -129,11 +129,7 @@ fn unpacked(packed: &Path, metadata: &Metadata, packing: Packing) -> Result<Path
     }
     let mut target = beside;
     let mut part = start(&target);
-    if let Err(error) = &part
-        && matches!(
-            error.kind(),
-            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
-        )
+    if part.is_err()
         && let Some(cached) = cached()
     {
         if cached.exists() {

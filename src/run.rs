@@ -165,8 +165,12 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
     if !dump_only {
         check_host_memory(memory)?;
     }
-    let disk_slots =
-        place::slots(&args.disk_slot, disks.len()).map_err(|error| usage("--disk-slot", &error))?;
+    let mut disk_slots =
+        place::slots(&args.disk_slot, args.disk.len()).map_err(|error| usage("--disk-slot", &error))?;
+    if disks.len() > args.disk.len() {
+        // The slots are those of --disk.
+        disk_slots.insert(0, None);
+    }
     let loads = args.load.iter().map(|text| place::load(text)).collect::<Result<_, _>>();
     let flash = match &args.uefi {
         Some(text) => {

@@ -3,12 +3,17 @@
 
 #[path = "cli/disk.rs"]
 mod disk;
+#[path = "harness/disks.rs"]
+#[expect(dead_code, reason = "the tests of the crate image use all of it")]
+mod disks;
 #[path = "cli/files.rs"]
 mod files;
 #[path = "cli/guest.rs"]
 mod guest;
 #[path = "cli/hostile.rs"]
 mod hostile;
+#[path = "cli/image.rs"]
+mod image;
 #[path = "cli/inside.rs"]
 mod inside;
 #[path = "cli/power.rs"]

@@ -105,6 +105,7 @@ fn remedy(flag: &str, error: &LoadError) -> String {
     };
     match error {
         LoadError::Read { .. } | LoadError::NotAFile { .. } | LoadError::Empty { .. } => format!("; {want}"),
+        LoadError::Damaged { .. } | LoadError::WrongKind { .. } if flag == ON_DISK => format!("; {want}"),
         LoadError::Damaged { .. } => "; get a whole copy of it".into(),
         LoadError::Overlap { .. } => "; link it for other addresses, or leave one of the two out".into(),
         LoadError::TooLarge { .. } | LoadError::WrongKind { .. } | LoadError::DoesNotFit { .. } => {
