@@ -11,7 +11,7 @@ const SECTOR: u64 = 512;
 const LARGE_SECTOR: u64 = 4096;
 
 /// More partitions than this are not looked at.
-const MAX_PARTITIONS: usize = 256;
+const MAX_PARTITIONS: usize = 128;
 
 /// The kinds of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

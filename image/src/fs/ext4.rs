@@ -10,8 +10,8 @@ use crate::source::{Window, u16_at, u32_at};
 /// Where the superblock is, and how long.
 const SUPERBLOCK: (u64, usize) = (1024, 1024);
 
-/// More than the groups of 64 TiB. The library takes memory for all of them at once.
-const MAX_GROUPS: u64 = 1 << 19;
+/// As many groups as 16 TiB have. The library takes memory for all of them at once.
+const MAX_GROUPS: u64 = 1 << 17;
 
 struct Reader(Window);
 

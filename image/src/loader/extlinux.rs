@@ -125,4 +125,26 @@ label l2
         assert_eq!(second.initrds, [place("/a"), place("/boot/extlinux/b")]);
         assert_eq!(second.devicetree, Some(place("/boot/board.dtb")));
     }
+
+    #[test]
+    fn ten_thousand_mistakes_do_no_harm() {
+        let at = Place { volume: 0, path: "/extlinux/extlinux.conf".into() };
+        let pieces = [
+            "label ",
+            "menu ",
+            "menu default\n",
+            "default ",
+            "\0",
+            "initrd=,,",
+            "../",
+            "é",
+            "append\n",
+            "fdt\n",
+        ];
+        crate::loader::mistakes::ten_thousand(DEBIAN, &pieces, &mut |text| {
+            let config = read(text, &at);
+            assert!(config.default < config.entries.len().max(1));
+            assert!(config.entries.iter().all(|entry| entry.kernel.path.starts_with('/')));
+        });
+    }
 }

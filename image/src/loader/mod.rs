@@ -57,6 +57,44 @@ fn glob(pattern: &str, text: &str) -> bool {
     pattern[p..].iter().all(|&c| c == '*')
 }
 
+/// Texts with mistakes, for tests.
+#[cfg(test)]
+pub(crate) mod mistakes {
+    /// Calls `check` with ten thousand variants of `text`: words and lines left out, repeated, exchanged, and pieces that
+    /// mean something put in.
+    pub(crate) fn ten_thousand(text: &str, pieces: &[&str], check: &mut dyn FnMut(&str)) {
+        let mut state = 3_u64;
+        let mut below = |limit: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % limit.max(1)
+        };
+        let words: Vec<&str> = text.split_inclusive(|c: char| c.is_whitespace() || c == ';').collect();
+        for _ in 0..10_000 {
+            let mut words = words.clone();
+            for _ in 0..=below(4) {
+                let at = below(words.len());
+                match below(5) {
+                    0 => drop(words.remove(at)),
+                    1 => words.insert(at, words[below(words.len())]),
+                    2 => words[at] = pieces[below(pieces.len())],
+                    3 => words.insert(at, pieces[below(pieces.len())]),
+                    _ => {
+                        let end = (at + below(40)).min(words.len());
+                        let part = words[at..end].to_vec();
+                        words.splice(at..at, part);
+                    }
+                }
+            }
+            let mut text = words.concat();
+            if below(4) == 0 {
+                let cut = (0..=below(text.len())).rev().find(|&at| text.is_char_boundary(at));
+                text.truncate(cut.unwrap_or(0));
+            }
+            check(&text);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::glob;

@@ -213,4 +213,31 @@ mod tests {
         assert_eq!(version_order("6.010", "6.10"), Ordering::Equal);
         assert_eq!(version_order("b", "a"), Ordering::Greater);
     }
+
+    #[test]
+    fn ten_thousand_mistakes_do_no_harm() {
+        let text = "title Linux\nversion 6.10\nlinux /a\ninitrd /b\ninitrd /c\noptions ro quiet\narchitecture riscv64\nsort-key x\n";
+        let pieces = [
+            "linux",
+            "options ",
+            "\n",
+            "+3-1",
+            "+",
+            "\0",
+            "é",
+            "version 99999999999999999999",
+            "default *",
+            "#",
+            "sort-key ",
+        ];
+        crate::loader::mistakes::ten_thousand(text, &pieces, &mut |text| {
+            let name = text.lines().next_back().unwrap_or_default();
+            let mut entries =
+                vec![Entry::parse(name, text), Entry::parse("b+1.conf", text), Entry::parse("a", "linux /k")];
+            entries.sort_by(order);
+            let config = config(entries, text, 0);
+            assert!(config.default < config.entries.len().max(1));
+            assert!(config.entries.iter().all(|entry| entry.kernel.path.starts_with('/')));
+        });
+    }
 }

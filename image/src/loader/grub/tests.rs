@@ -295,3 +295,62 @@ fn scripts_that_do_not_end_are_ended() {
     assert!(problem("a='eval $a'; eval $a").contains("nested too deeply"));
     assert!(problem("if true; then").contains("line 1: `fi` is missing"));
 }
+
+#[test]
+fn ten_thousand_mistakes_do_no_harm() {
+    let pieces = [
+        "{",
+        "}",
+        "'",
+        "\"",
+        "$",
+        "${",
+        "\\",
+        "\n",
+        ";",
+        "&&",
+        "||",
+        "if ",
+        "fi ",
+        "then ",
+        "else ",
+        "while true; do ",
+        "done ",
+        "for i in $@ ; do ",
+        "function f { ",
+        "menuentry x { ",
+        "submenu y { ",
+        "eval ",
+        "configfile $prefix/grub.cfg\n",
+        "source $prefix/grub.cfg\n",
+        "linux /k\n",
+        "set a=$a$a$a ",
+        "shift 9 ",
+        "break 9 ",
+        "return ",
+        "[ ",
+        " ]",
+        "! ",
+        "( ",
+        "search --set ",
+        "é",
+        "\0",
+        "load_env\n",
+        "blscfg\n",
+        "default=0>0>0 ",
+    ];
+    let at = Place { volume: ROOT, path: "/boot/grub/grub.cfg".into() };
+    let mut entries = 0;
+    super::super::mistakes::ten_thousand(UBUNTU, &pieces, &mut |text| {
+        let disk = Disk::default().with(ROOT, "/boot/grub/grub.cfg", text).with(
+            ROOT,
+            "/boot/grub/grubenv",
+            "saved_entry=1>0\n",
+        );
+        let config = read(&disk, &at);
+        assert!(config.default < config.entries.len().max(1));
+        assert!(config.problems.len() < 2000);
+        entries += config.entries.len();
+    });
+    assert!(entries > 1000, "{entries}: most variants are hardly wrong");
+}
