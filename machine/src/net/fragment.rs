@@ -121,7 +121,7 @@ mod tests {
         let mut fragments = Fragments::default();
         for (first, second) in [
             (piece(1, 0, true), piece(1, 4, true)),
-            (piece(1, 0, false), piece(1, 8, false)),
+            (piece(1, 8, false), piece(1, 0, false)),
             (piece(1, 8, false), piece(1, 16, true)),
         ] {
             assert_eq!(fragments.add(&packet(b"01234567"), first), None);

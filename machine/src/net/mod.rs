@@ -32,7 +32,6 @@ mod udp;
 mod wire;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -108,10 +107,10 @@ impl UserNet {
     /// # Errors
     /// When a port that is to be forwarded is taken.
     pub fn new(options: &UserOptions, mac: Mac) -> Result<Self, NetError> {
-        Self::with_resolver(options, mac, RESOLV_CONF.into())
+        Self::with_resolver(options, mac, Resolver::new(RESOLV_CONF.into(), dns::PORT))
     }
 
-    fn with_resolver(options: &UserOptions, mac: Mac, resolv_conf: PathBuf) -> Result<Self, NetError> {
+    fn with_resolver(options: &UserOptions, mac: Mac, resolver: Resolver) -> Result<Self, NetError> {
         let poller = Arc::new(Poller::new()?);
         let mut forwards = Forwards::default();
         for forward in &options.forwards {
@@ -123,7 +122,7 @@ impl UserNet {
             poller,
             link: Link::new(mac),
             dhcp: Dhcp::default(),
-            resolver: Resolver::new(resolv_conf),
+            resolver,
             fragments: Fragments::default(),
             tcp: Tcp::default(),
             udp: Udp::default(),
