@@ -218,7 +218,7 @@ impl Connection {
         bytes.extend_from_slice(&self.remote.port().to_be_bytes());
         bytes.extend_from_slice(&self.seq.to_be_bytes());
         bytes.extend_from_slice(&self.next.to_be_bytes());
-        bytes.extend_from_slice(&[(20 + options.len() as u8) / 4 << 4, flags]);
+        bytes.extend_from_slice(&[((20 + options.len() as u8) / 4) << 4, flags]);
         bytes.extend_from_slice(&self.window.to_be_bytes());
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(options);
