@@ -8,7 +8,7 @@ const OUR_MAC: Mac = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 const SENT: u64 = DATA + 0x8_0000;
 
 fn start(version: Version, features: u64) -> Driver {
-    let network = UserNet::new(&UserOptions::default(), OUR_MAC).unwrap();
+    let network = UserNet::new(&UserOptions::default()).unwrap();
     let mut driver = Driver::new(version, Arc::new(Net::new(OUR_MAC, network)));
     driver.init(features, 2);
     driver

@@ -63,7 +63,7 @@ impl Guest {
     pub(super) fn with_resolver(options: &str, resolver: Resolver) -> Self {
         let mut parsed = UserOptions::default();
         options.split(',').filter(|option| !option.is_empty()).for_each(|option| parsed.set(option).unwrap());
-        let net = UserNet::with_resolver(&parsed, GUEST_MAC, resolver).unwrap();
+        let net = UserNet::with_resolver(&parsed, resolver).unwrap();
         Self { net, port: Port { frames: Vec::new(), room: 1 << 20 }, skew: Duration::ZERO }
     }
 

@@ -2,6 +2,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use super::super::dns::Resolver;
+use super::super::wire::{be16, protocol};
 use super::guest::*;
 
 fn socket(address: &str) -> (UdpSocket, u16) {
@@ -89,4 +90,31 @@ fn names_are_resolved_by_the_hosts_servers_in_turn() {
     let dns = "[fec0::3]:53".parse().unwrap();
     assert_eq!(guest.expect_udp(), (dns, 5000, b"me too".to_vec()));
     std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn a_closed_port_is_said_to_be_closed() {
+    for (bind, host, local) in
+        [("127.0.0.1:0", "10.0.2.2", "10.0.2.15:5000"), ("[::1]:0", "[fec0::2]", "[fec0::15]:5000")]
+    {
+        let (closed, port) = socket(bind);
+        drop(closed);
+        let mut guest = Guest::new("");
+        let remote = format!("{host}:{port}");
+        guest.send_udp(local, &remote, b"anybody?");
+        let (kind, quoted) = if local.starts_with('[') {
+            let packet = guest.expect(protocol::ICMPV6);
+            (packet.payload[..2].to_vec(), packet.payload[8 + 40..].to_vec())
+        } else {
+            let packet = guest.expect(protocol::ICMP);
+            (packet.payload[..2].to_vec(), packet.payload[8 + 20..].to_vec())
+        };
+        assert_eq!(kind, if local.starts_with('[') { [1, 4] } else { [3, 3] });
+        assert_eq!((be16(&quoted, 0), be16(&quoted, 2), &quoted[8..]), (5000, port, &b"anybody?"[..]));
+        // It is no reason to lose the next datagram, to a port that is open.
+        let (server, port) = socket(bind);
+        guest.send_udp(local, &remote, b"still closed");
+        guest.send_udp(local, &format!("{host}:{port}"), b"open");
+        assert_eq!(receive(&server).0, b"open");
+    }
 }
