@@ -11,6 +11,8 @@ mod guest;
 mod hostile;
 #[path = "cli/inside.rs"]
 mod inside;
+#[path = "cli/net.rs"]
+mod net;
 #[path = "cli/power.rs"]
 mod power;
 #[path = "cli/support.rs"]
