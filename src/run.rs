@@ -12,6 +12,7 @@ use machine::disk::DiskOptions;
 use machine::net::NetOptions;
 use machine::system::Power;
 use machine::{BootDisk, Config, Firmware, Machine, Stats, board};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 
 use crate::cli::{Engine, RunArgs};
@@ -57,6 +58,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     // A disk image that hits the limit on file sizes is an I/O error for the guest, not the end of it.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).context("cannot handle signals")?;
     quit_on_signals(machine.power())?;
+    raise_file_limit();
     let instance = Instance::announce(args.name.as_deref(), machine.forwards())?;
     let raw = RawTerminal::enter();
     let input = feed_input(&machine, raw.is_some())?;
@@ -302,6 +304,13 @@ fn feed_input(machine: &Machine, interactive: bool) -> Result<Arc<Input>> {
     let input = Arc::new(input.context("cannot read the console's input")?);
     let _ = switch.set(Arc::downgrade(&input));
     Ok(input)
+}
+
+/// Each connection of the guest's is an open file here, and the limit that programs start with suits those that use select(2).
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where the host refuses, the guest has fewer connections.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// A panic is a bug, and its message should be readable.

@@ -16,6 +16,8 @@ mod hostile;
 mod image;
 #[path = "cli/inside.rs"]
 mod inside;
+#[path = "cli/net.rs"]
+mod net;
 #[path = "cli/power.rs"]
 mod power;
 #[path = "cli/support.rs"]

@@ -53,7 +53,7 @@ use disk::{Disk, DiskOptions};
 use hart::Hart;
 use hart::shared::HartShared;
 use irq::IrqLine;
-use net::{Forward, Mac, NetOptions, UserNet};
+use net::{Forward, NetOptions, UserNet};
 use system::{Parts, Power, RunState, System};
 use timer::Timers;
 
@@ -62,9 +62,6 @@ pub const MAX_HARTS: usize = 32;
 
 /// Characters of the virtio console when there is no terminal to ask.
 const CONSOLE_SIZE: (u16, u16) = (80, 24);
-
-/// The address of the network device, as QEMU gives it to its first.
-const MAC: Mac = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
 
 /// What runs in machine mode before the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -349,9 +346,9 @@ impl Machine {
         }
         let mut forwards = Vec::new();
         if let NetOptions::User(options) = &config.net {
-            let network = UserNet::new(options, MAC)?;
+            let network = UserNet::new(options)?;
             forwards = network.forwards();
-            virtio.push(Arc::new(Net::new(MAC, network)));
+            virtio.push(Arc::new(Net::new(options.mac, network)));
         }
         if virtio.len() > board::VIRTIO_SLOTS as usize {
             return Err(Error::Slots(virtio.len()));

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use super::wire::Mac;
+
 /// The guest's address, unless a forward names another.
 pub const GUEST_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 /// The host as the guest sees it: its gateway, and its way to what listens on the host's loopback.
@@ -21,6 +23,9 @@ pub const DNS_V6: Ipv6Addr = Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 3);
 pub(super) const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
 /// Bits of the network's part of these addresses.
 pub(super) const PREFIX_V6: u8 = 64;
+
+/// The address of the guest's device, as QEMU gives it to its first.
+const DEFAULT_MAC: Mac = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
 
 /// Whether an address belongs to the guest's own network.
 pub(super) fn is_local(address: IpAddr) -> bool {
@@ -69,7 +74,7 @@ impl fmt::Display for Forward {
 }
 
 /// A user network.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserOptions {
     /// Ports of the host that lead into the guest.
     pub forwards: Vec<Forward>,
@@ -77,6 +82,14 @@ pub struct UserOptions {
     pub restrict: bool,
     /// No IPv6 on the guest's network.
     pub ipv4_only: bool,
+    /// The address of the guest's device.
+    pub mac: Mac,
+}
+
+impl Default for UserOptions {
+    fn default() -> Self {
+        Self { forwards: Vec::new(), restrict: false, ipv4_only: false, mac: DEFAULT_MAC }
+    }
 }
 
 /// What the guest is connected to.
@@ -89,7 +102,8 @@ pub enum NetOptions {
 }
 
 /// The options there are, for messages.
-const VALID: &str = "hostfwd=tcp|udp:[ADDR]:PORT-[GUESTADDR]:PORT, restrict=on|off and ipv6=on|off";
+const VALID: &str =
+    "hostfwd=tcp|udp:[ADDR]:PORT-[GUESTADDR]:PORT, restrict=on|off, ipv6=on|off and mac=XX:XX:XX:XX:XX:XX";
 
 /// Why a `--net` argument was refused.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -111,6 +125,11 @@ pub enum ParseNetError {
         /// What was given.
         value: String,
     },
+    /// An Ethernet address that cannot be read, or is of a group.
+    #[error(
+        "`{0}` is no address of a network device; want one such as 52:54:00:12:34:56, whose first byte is even"
+    )]
+    Mac(String),
     /// A forward that cannot be read.
     #[error(
         "forward `{text}`: {what}; want tcp|udp:[ADDR]:PORT-[GUESTADDR]:PORT, such as hostfwd=tcp::2222-:22 or \
@@ -164,6 +183,7 @@ impl UserOptions {
         match name {
             "restrict" => self.restrict = switch()?,
             "ipv6" => self.ipv4_only = !switch()?,
+            "mac" => self.mac = parse_mac(value).ok_or_else(|| ParseNetError::Mac(value.into()))?,
             "hostfwd" => {
                 let forward: Forward = value.parse()?;
                 let taken = |other: &Forward| {
@@ -211,6 +231,17 @@ impl FromStr for Forward {
     }
 }
 
+/// Six bytes in hexadecimal; the lowest bit of the first says that it is a group.
+fn parse_mac(text: &str) -> Option<Mac> {
+    let byte = |part: &str| -> Option<u8> {
+        let plain = part.len() == 2 && part.bytes().all(|c| c.is_ascii_hexdigit());
+        plain.then(|| u8::from_str_radix(part, 16).ok())?
+    };
+    let bytes: Vec<u8> = text.split(':').map(byte).collect::<Option<_>>()?;
+    let mac: Mac = bytes.try_into().ok()?;
+    (mac[0] & 1 == 0 && mac != [0; 6]).then_some(mac)
+}
+
 /// `[ADDR]:PORT`, where the brackets around an IPv6 address stand for themselves.
 fn end(text: &str) -> Option<(Option<IpAddr>, u16)> {
     let (address, port) = text.rsplit_once(':')?;
@@ -248,6 +279,19 @@ mod tests {
         let restricted = UserOptions { restrict: true, ipv4_only: true, ..UserOptions::default() };
         assert_eq!(parse("user,restrict=on,ipv6=off"), Ok(NetOptions::User(restricted)));
         assert_eq!(parse("user,restrict=no"), parse("user"));
+    }
+
+    #[test]
+    fn the_devices_address_can_be_chosen() {
+        let NetOptions::User(options) = parse("user,mac=52:54:00:ab:CD:01").unwrap() else {
+            panic!("no network")
+        };
+        assert_eq!(options.mac, [0x52, 0x54, 0, 0xab, 0xcd, 1]);
+        for text in
+            ["", "52", "52:54:00:ab:cd", "53:54:00:12:34:56", "00:00:00:00:00:00", "+2:54:00:ab:cd:01"]
+        {
+            assert_eq!(parse(&format!("user,mac={text}")), Err(ParseNetError::Mac(text.into())), "{text}");
+        }
     }
 
     #[test]

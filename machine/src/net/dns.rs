@@ -15,14 +15,16 @@ const MAX_SERVERS: usize = 3;
 #[derive(Debug)]
 pub(super) struct Resolver {
     file: PathBuf,
+    /// Where they listen.
+    port: u16,
     servers: Vec<IpAddr>,
     modified: Option<SystemTime>,
     looked: Option<Instant>,
 }
 
 impl Resolver {
-    pub(super) fn new(file: PathBuf) -> Self {
-        Self { file, servers: Vec::new(), modified: None, looked: None }
+    pub(super) fn new(file: PathBuf, port: u16) -> Self {
+        Self { file, port, servers: Vec::new(), modified: None, looked: None }
     }
 
     /// Where a query goes that has been asked `tries` times without an answer: to each server in turn.
@@ -40,7 +42,7 @@ impl Resolver {
                 }
             }
         }
-        SocketAddr::new(self.servers[tries % self.servers.len()], PORT)
+        SocketAddr::new(self.servers[tries % self.servers.len()], self.port)
     }
 }
 
@@ -71,7 +73,7 @@ mod tests {
     #[test]
     fn servers_are_tried_in_turn_and_a_missing_file_means_this_host() {
         let now = Instant::now();
-        let mut resolver = Resolver::new("/nonexistent/resolv.conf".into());
+        let mut resolver = Resolver::new("/nonexistent/resolv.conf".into(), PORT);
         assert_eq!(resolver.server(5, now), "127.0.0.1:53".parse().unwrap());
         resolver.servers = parse("nameserver 192.0.2.1\nnameserver 192.0.2.2");
         assert_eq!(resolver.server(0, now), "192.0.2.1:53".parse().unwrap());

@@ -64,7 +64,7 @@ impl Partial {
     fn add(&mut self, fragment: Fragment, payload: &[u8]) -> Result<bool, Unfit> {
         let (start, end) = (fragment.offset, fragment.offset + payload.len());
         // All pieces but the last are multiples of 8 bytes. An empty one could be repeated for ever.
-        if end > MAX_BYTES || payload.is_empty() || fragment.more && payload.len() % 8 != 0 {
+        if end > MAX_BYTES || payload.is_empty() || fragment.more && !payload.len().is_multiple_of(8) {
             return Err(Unfit);
         }
         let at = self.pieces.partition_point(|(offset, _)| *offset < start);
@@ -121,7 +121,7 @@ mod tests {
         let mut fragments = Fragments::default();
         for (first, second) in [
             (piece(1, 0, true), piece(1, 4, true)),
-            (piece(1, 0, false), piece(1, 8, false)),
+            (piece(1, 8, false), piece(1, 0, false)),
             (piece(1, 8, false), piece(1, 16, true)),
         ] {
             assert_eq!(fragments.add(&packet(b"01234567"), first), None);

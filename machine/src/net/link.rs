@@ -126,7 +126,7 @@ impl Link {
                 for (index, piece) in payload.chunks(size).enumerate() {
                     let offset = index * size;
                     let more = if offset + piece.len() < payload.len() { wire::MORE_FRAGMENTS } else { 0 };
-                    let fragment = self.id << 16 | more | offset as u32 / 8;
+                    let fragment = self.id << 16 | more | (offset as u32 / 8);
                     let header = wire::ipv4_header(src, dst, protocol, piece.len(), fragment);
                     self.send(station, ethertype::IPV4, &[&header, piece]);
                 }

@@ -19,6 +19,7 @@ mod config;
 mod dhcp;
 mod dhcpv6;
 mod dns;
+mod errors;
 mod forward;
 mod fragment;
 mod icmp;
@@ -32,7 +33,6 @@ mod udp;
 mod wire;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -103,15 +103,15 @@ pub struct UserNet {
 }
 
 impl UserNet {
-    /// A network for the device with address `mac`.
+    /// A network as it is asked for.
     ///
     /// # Errors
     /// When a port that is to be forwarded is taken.
-    pub fn new(options: &UserOptions, mac: Mac) -> Result<Self, NetError> {
-        Self::with_resolver(options, mac, RESOLV_CONF.into())
+    pub fn new(options: &UserOptions) -> Result<Self, NetError> {
+        Self::with_resolver(options, Resolver::new(RESOLV_CONF.into(), dns::PORT))
     }
 
-    fn with_resolver(options: &UserOptions, mac: Mac, resolv_conf: PathBuf) -> Result<Self, NetError> {
+    fn with_resolver(options: &UserOptions, resolver: Resolver) -> Result<Self, NetError> {
         let poller = Arc::new(Poller::new()?);
         let mut forwards = Forwards::default();
         for forward in &options.forwards {
@@ -121,9 +121,9 @@ impl UserNet {
             restrict: options.restrict,
             ipv6: !options.ipv4_only,
             poller,
-            link: Link::new(mac),
+            link: Link::new(options.mac),
             dhcp: Dhcp::default(),
-            resolver: Resolver::new(resolv_conf),
+            resolver,
             fragments: Fragments::default(),
             tcp: Tcp::default(),
             udp: Udp::default(),
@@ -320,7 +320,9 @@ impl UserNet {
                     let (readable, writable) = (flags.intersects(readable), flags.intersects(writable));
                     self.tcp.host_event(id, readable, writable, &mut self.link);
                 }
-                Token::Udp(id) if flags.intersects(readable) => self.udp.host_event(id),
+                Token::Udp(id) if flags.intersects(readable) => {
+                    self.udp.host_event(id, flags.contains(EventFlags::ERR));
+                }
                 Token::Ping(id) if flags.intersects(readable) => self.ping.host_event(id),
                 Token::TcpForward(id) | Token::UdpForward(id) if flags.intersects(readable) => {
                     self.forwards.host_event(id);

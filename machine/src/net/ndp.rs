@@ -20,8 +20,9 @@ const RECURSIVE_DNS: u8 = 25;
 
 /// On-link and autonomous: the guest may make addresses of the prefix.
 const PREFIX_FLAGS: u8 = 0xc0;
-/// More can be had by DHCPv6 (other configuration).
-const OTHER_CONFIG: u8 = 0x40;
+/// Neither addresses nor other configuration by DHCPv6: the name server is in the advertisement, and guests in which two
+/// programs configure the network cannot start two clients. Who asks for it all the same is answered (`dhcpv6.rs`).
+const ROUTER_FLAGS: u8 = 0;
 /// Router, solicited, override.
 const NEIGHBOR_FLAGS: u8 = 0xe0;
 
@@ -64,7 +65,7 @@ pub(super) fn packet(link: &mut Link, packet: &Packet<'_>, restrict: bool) -> bo
 /// Tells the guest, or all on its link, of the network. The lifetimes are the longest there are: it never changes.
 fn advertise_router(link: &mut Link, dst: IpAddr, restrict: bool) {
     let router_lifetime = if restrict { 0_u16 } else { u16::MAX };
-    let mut message = vec![ROUTER_ADVERTISEMENT, 0, 0, 0, super::wire::HOPS, OTHER_CONFIG];
+    let mut message = vec![ROUTER_ADVERTISEMENT, 0, 0, 0, super::wire::HOPS, ROUTER_FLAGS];
     message.extend_from_slice(&router_lifetime.to_be_bytes());
     // Reachable time and retransmission timer: the guest's own.
     message.extend_from_slice(&[0; 8]);

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
+use super::errors;
 use super::forward;
 use super::icmp::{self, Unreachable};
 use super::link::Link;
 use super::poller::{Poller, Token};
+use super::wire;
 
 /// Ports of the guest's at a time; the one unused for longest goes when there is one more.
 const MAX_FLOWS: usize = 1024;
@@ -31,8 +33,36 @@ struct Flow {
     aliases: VecDeque<(SocketAddr, SocketAddr)>,
     used: Instant,
     queued: bool,
+    /// The host knows of datagrams that did not arrive.
+    failed: bool,
     /// Queries to name servers since the last answer.
     queries: usize,
+}
+
+impl Flow {
+    /// The guest's name for a peer.
+    fn as_guest_knows(&self, peer: SocketAddr) -> SocketAddr {
+        let alias = self.aliases.iter().find(|(host, _)| *host == peer).map(|(_, remote)| *remote);
+        alias.unwrap_or_else(|| forward::seen_as(peer, self.key.0.ip()))
+    }
+
+    /// Tells the guest of datagrams that did not arrive.
+    fn tell_failures(&mut self, link: &mut Link, scratch: &mut [u8], left: &mut usize) {
+        while self.failed && *left > 0 && !link.is_crowded() {
+            *left -= 1;
+            let Some((peer, len)) = errors::next(&self.socket, scratch) else {
+                self.failed = false;
+                return;
+            };
+            let (guest, remote) = (self.key.0, self.as_guest_knows(peer));
+            if guest.is_ipv4() == remote.is_ipv4() {
+                let (src, dst) = ((guest.ip(), guest.port()), (remote.ip(), remote.port()));
+                let datagram = wire::Udp::build(src, dst, &scratch[..len]);
+                let whole = icmp::packet(guest.ip(), remote.ip(), wire::protocol::UDP, &datagram);
+                icmp::unreachable(link, guest.ip(), remote.ip(), &whole, Unreachable::Port);
+            }
+        }
+    }
 }
 
 /// All ports of the guest's that are in use.
@@ -83,7 +113,9 @@ impl Udp {
             flow.aliases.truncate(MAX_ALIASES - 1);
             flow.aliases.push_front((target, remote));
         }
-        match net::sendto(&flow.socket, payload, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &target) {
+        let send = || net::sendto(&flow.socket, payload, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &target);
+        // The first error may be that of an earlier datagram, which the guest is told of in its turn.
+        match send().or_else(|_| send()) {
             // What the host has no room for is lost, as on any network; so is what is too large for it.
             Ok(_) | Err(Errno::AGAIN | Errno::NOBUFS | Errno::MSGSIZE | Errno::INTR) => Ok(()),
             Err(error) => Err(why(error)),
@@ -103,9 +135,18 @@ impl Udp {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = net::socket_with(family, SocketType::DGRAM, flags, None)?;
         net::bind(&socket, &any)?;
+        errors::keep(&socket, key.1)?;
         self.last_id += 1;
         poller.add(&socket, Token::Udp(self.last_id))?;
-        let flow = Flow { socket, key, aliases: VecDeque::new(), used: now, queued: false, queries: 0 };
+        let flow = Flow {
+            socket,
+            key,
+            aliases: VecDeque::new(),
+            used: now,
+            queued: false,
+            failed: false,
+            queries: 0,
+        };
         self.flows.insert(self.last_id, flow);
         self.ids.insert(key, self.last_id);
         self.sweep.get_or_insert(now + PATIENCE);
@@ -119,11 +160,12 @@ impl Udp {
     }
 
     /// The host has something for one of the ports.
-    pub(super) fn host_event(&mut self, id: u64) {
-        if let Some(flow) = self.flows.get_mut(&id)
-            && !std::mem::replace(&mut flow.queued, true)
-        {
-            self.ready.push_back(id);
+    pub(super) fn host_event(&mut self, id: u64, failed: bool) {
+        if let Some(flow) = self.flows.get_mut(&id) {
+            flow.failed |= failed;
+            if !std::mem::replace(&mut flow.queued, true) {
+                self.ready.push_back(id);
+            }
         }
     }
 
@@ -134,6 +176,7 @@ impl Udp {
         {
             let Some(flow) = self.flows.get_mut(&id) else { continue };
             let mut left = TURN;
+            flow.tell_failures(link, scratch, &mut left);
             while left > 0 && !link.is_crowded() {
                 let (len, from) = match net::recvfrom(&flow.socket, &mut *scratch, RecvFlags::DONTWAIT) {
                     Ok((_, len, Some(from))) => (len.min(scratch.len()), from),
@@ -148,10 +191,7 @@ impl Udp {
                 left -= 1;
                 let Ok(from) = SocketAddr::try_from(from) else { continue };
                 (flow.used, flow.queries) = (now, 0);
-                let (guest, v6) = flow.key;
-                let alias = flow.aliases.iter().find(|(host, _)| *host == from).map(|(_, remote)| *remote);
-                let remote = alias.unwrap_or_else(|| forward::seen_as(from, guest.ip()));
-                debug_assert_eq!(v6, from.is_ipv6());
+                let (guest, remote) = (flow.key.0, flow.as_guest_knows(from));
                 link.send_udp((remote.ip(), remote.port()), (guest.ip(), guest.port()), &scratch[..len]);
             }
             // The host tells of the next arrival only when all before it has been taken.

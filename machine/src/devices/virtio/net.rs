@@ -324,3 +324,7 @@ impl VirtioDevice for Net {
         state.network.reset();
     }
 }
+
+#[cfg(test)]
+#[path = "net_tests.rs"]
+mod tests;

@@ -31,13 +31,14 @@ const TURN: usize = 256 << 10;
 /// Bytes of payload in one large segment: with its headers below the 64 KiB that an IP packet can have.
 const MAX_LARGE: usize = 65_000;
 
-/// First and longest time to wait for an acknowledgement.
+/// First and longest time to wait for an acknowledgement. The guest is near: what takes this long was dropped, and waiting
+/// longer would not make it easier for anybody.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
-const LAST_TIMEOUT: Duration = Duration::from_secs(60);
+const LAST_TIMEOUT: Duration = Duration::from_secs(4);
 /// Timeouts in a row after which the guest is taken to be gone; some five minutes.
-const MAX_TIMEOUTS: u32 = 10;
+const MAX_TIMEOUTS: u32 = 75;
 /// The same for a connection to the guest that it does not answer; about a minute.
-const MAX_SYN_TIMEOUTS: u32 = 5;
+const MAX_SYN_TIMEOUTS: u32 = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -278,6 +279,10 @@ impl Flow {
         }
         if segment.has(SYN) || !segment.has(ACK) {
             self.ack_due = true;
+            if segment.has(SYN) && segment.has(ACK) && self.state == State::Established {
+                // A guest whose listener was overrun dropped our first segments, and asks for them before the clock does.
+                self.snd_nxt = self.snd_una;
+            }
             return;
         }
         if !self.acknowledge(segment, now) {
@@ -380,7 +385,7 @@ impl Flow {
     /// Its deadline has passed.
     pub(super) fn timeout(&mut self, now: Instant) {
         self.timeouts += 1;
-        self.deadline = Some(now + LAST_TIMEOUT.min(FIRST_TIMEOUT * (1 << self.timeouts.min(10))));
+        self.deadline = Some(now + LAST_TIMEOUT.min(FIRST_TIMEOUT * (1 << self.timeouts.min(8))));
         match self.state {
             State::SynSent if self.timeouts > MAX_SYN_TIMEOUTS => self.abort(),
             State::SynReceived | State::Established if self.timeouts > MAX_TIMEOUTS => self.reset_guest(),

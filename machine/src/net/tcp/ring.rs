@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(ring.read_from(&a, 10), Ok(4));
         assert_eq!(contents(&ring), b"456789abcd");
         assert_eq!(ring.write_to(&a), Ok(10));
-        drop(b);
+        b.shutdown(std::net::Shutdown::Write).unwrap();
         assert!(ring.is_empty());
         assert_eq!(ring.read_from(&a, 10), Ok(2));
         assert_eq!(ring.read_from(&a, 10), Ok(0));
