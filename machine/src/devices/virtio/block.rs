@@ -62,6 +62,8 @@ impl State {
 pub struct Block {
     disk: Box<dyn Disk>,
     id: [u8; ID_BYTES],
+    /// The driver may discard.
+    discard: bool,
     state: Mutex<State>,
     /// Host errors that the log has heard of: each kind is worth one line.
     reported: Mutex<Vec<Option<i32>>>,
@@ -92,13 +94,13 @@ impl From<io::Error> for Failure {
 
 impl Block {
     /// A device for `disk` with a serial number, of which the guest sees the first 20 bytes
-    /// (`/dev/disk/by-id/virtio-SERIAL`).
-    pub fn new(disk: Box<dyn Disk>, serial: &str) -> Self {
+    /// (`/dev/disk/by-id/virtio-SERIAL`). Without `discard` the guest is not offered to give storage back.
+    pub fn new(disk: Box<dyn Disk>, serial: &str, discard: bool) -> Self {
         let mut id = [0; ID_BYTES];
         for (to, from) in id.iter_mut().zip(serial.bytes()) {
             *to = from;
         }
-        Self { disk, id, state: Mutex::new(State::RESET), reported: Mutex::default() }
+        Self { disk, id, discard, state: Mutex::new(State::RESET), reported: Mutex::default() }
     }
 
     fn config(&self) -> [u8; CONFIG_LEN] {
@@ -144,7 +146,7 @@ impl Block {
                 chain.write(queue.memory(), 0, &self.id[..ID_BYTES.min(room as usize)]);
                 Ok(())
             }
-            abi::VIRTIO_BLK_T_DISCARD => self.ranges(chain, queue, true),
+            abi::VIRTIO_BLK_T_DISCARD if self.discard => self.ranges(chain, queue, true),
             abi::VIRTIO_BLK_T_WRITE_ZEROES => self.ranges(chain, queue, false),
             _ => Err(Failure::Unsupported),
         };
@@ -229,7 +231,7 @@ impl Block {
                 if discard {
                     self.disk.discard(offset, piece)?;
                 } else {
-                    self.disk.write_zeroes(offset, piece, unmap)?;
+                    self.disk.write_zeroes(offset, piece, unmap && self.discard)?;
                 }
                 offset += piece;
                 left -= piece;
@@ -288,10 +290,10 @@ impl VirtioDevice for Block {
             | bit(abi::VIRTIO_BLK_F_FLUSH)
             | bit(abi::VIRTIO_BLK_F_CONFIG_WCE);
         features
-            | if self.disk.read_only() {
-                bit(abi::VIRTIO_BLK_F_RO)
-            } else {
-                bit(abi::VIRTIO_BLK_F_DISCARD) | bit(abi::VIRTIO_BLK_F_WRITE_ZEROES)
+            | match (self.disk.read_only(), self.discard) {
+                (true, _) => bit(abi::VIRTIO_BLK_F_RO),
+                (false, true) => bit(abi::VIRTIO_BLK_F_DISCARD) | bit(abi::VIRTIO_BLK_F_WRITE_ZEROES),
+                (false, false) => bit(abi::VIRTIO_BLK_F_WRITE_ZEROES),
             }
     }
 

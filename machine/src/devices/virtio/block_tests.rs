@@ -61,6 +61,9 @@ impl Disk for Arc<MemDisk> {
         }
         Ok(())
     }
+    fn try_read_at(&self, offset: u64, into: &[VolatileSlice<'_>]) -> io::Result<bool> {
+        self.read_at(offset, into).map(|()| true)
+    }
     fn write_at(&self, offset: u64, from: &[VolatileSlice<'_>]) -> io::Result<()> {
         assert!(!self.read_only);
         self.fails()?;
@@ -101,7 +104,7 @@ fn header(kind: u32, sector: u64) -> [u8; 16] {
 
 fn start(version: Version, features: u64, read_only: bool) -> (Driver, Arc<MemDisk>) {
     let disk = MemDisk::new(read_only);
-    let mut driver = Driver::new(version, Arc::new(Block::new(Box::new(disk.clone()), "SERIAL-1")));
+    let mut driver = Driver::new(version, Arc::new(Block::new(Box::new(disk.clone()), "SERIAL-1", true)));
     driver.init(features, 1);
     (driver, disk)
 }
@@ -317,7 +320,7 @@ fn a_real_file_end_to_end() {
     use crate::disk::{DiskOptions, open};
     let path = std::env::temp_dir().join(format!("hartvm-block-{}", std::process::id()));
     std::fs::write(&path, vec![0; 64 * 512]).unwrap();
-    let device = Block::new(open(&DiskOptions::new(&path)).unwrap(), "");
+    let device = Block::new(open(&DiskOptions::new(&path)).unwrap(), "", true);
     let mut driver = Driver::new(Version::Modern, Arc::new(device));
     driver.init(ALL, 1);
     driver.put(BUFFER, &[0x77; 1024]);
@@ -362,7 +365,7 @@ fn nonsense_in_the_rings_stays_in_ram() {
 
     let disk = MemDisk::new(false);
     let mut driver =
-        Driver::with_ram(Version::Modern, Arc::new(Block::new(Box::new(disk.clone()), "fuzz")), ram);
+        Driver::with_ram(Version::Modern, Arc::new(Block::new(Box::new(disk.clone()), "fuzz", true)), ram);
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (mut completed, mut broken) = (0, 0);
     for _ in 0..10_000 {
