@@ -23,10 +23,13 @@ const MAX_DEPTH: usize = 64;
 /// When an image, or one it depends on, is missing, in use, damaged, or of an unknown kind.
 pub fn open(options: &DiskOptions) -> Result<Box<dyn Disk>, OpenDiskError> {
     if let Some(overlay) = &options.overlay {
-        if !overlay.exists() {
+        // Whoever only reads has no use for an empty overlay.
+        if !overlay.exists() && !options.read_only {
             create_overlay(overlay, options)?;
         }
-        return open_overlay(overlay, options);
+        if overlay.exists() {
+            return open_overlay(overlay, options);
+        }
     }
     let disk = open_image(&options.path, options.read_only || options.snapshot, options.format)?;
     if options.snapshot && !options.read_only {
@@ -191,5 +194,5 @@ fn open_overlay(overlay: &Path, options: &DiskOptions) -> Result<Box<dyn Disk>, 
         return Err(other());
     }
     drop(file);
-    open_image(overlay, false, Some(Format::Qcow2))
+    open_image(overlay, options.read_only, Some(Format::Qcow2))
 }

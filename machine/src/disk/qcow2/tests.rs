@@ -383,6 +383,9 @@ fn overlays_are_made_once_and_used_again() {
     tool(&dir, "qemu-img create -q -f raw base 1M && qemu-io -f raw -c 'write -P 9 0 1M' base");
     let before = std::fs::read(dir.path("base")).unwrap();
     let options = DiskOptions { overlay: Some(dir.path("over")), ..DiskOptions::new(dir.path("base")) };
+    let reader = DiskOptions { read_only: true, ..options.clone() };
+    assert_eq!(read(&*open(&reader).unwrap(), 0, 512), [9; 512]);
+    assert!(!dir.path("over").exists(), "a reader makes no overlay");
     let first = open(&options).unwrap();
     write(&*first, 4096, &[1; 512]);
     assert!(open(&options).is_err(), "one writer");
