@@ -19,6 +19,8 @@ cargo clippy --workspace --all-targets --quiet -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 
 say "tests on this host"
+# Its qemu-img judges the disk images that tests write.
+need_packages qemu-utils
 cargo build --release --quiet
 # The system tests run on translated code here, and once more on the interpreter.
 HARTVM_LOCKSTEP_SECONDS=${HARTVM_LOCKSTEP_SECONDS:-60} cargo test --workspace --release --quiet

@@ -76,6 +76,102 @@ pub(crate) enum Command {
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
+    /// Make, look at, check and resize disk images
+    #[command(subcommand, after_help = IMAGE_EXAMPLES)]
+    Image(ImageCommand),
+}
+
+const IMAGE_EXAMPLES: &str = "\
+Examples:
+  hartvm image create disk.qcow2 16G
+  hartvm image create --backing debian.qcow2 mine.qcow2
+  hartvm image resize disk.qcow2 +5G
+  hartvm image check --repair disk.qcow2";
+
+/// The subcommands of `hartvm image`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Say what an image is; it may be in use
+    #[command(after_help = "Example:\n  hartvm image info disk.qcow2")]
+    Info {
+        /// The image
+        file: PathBuf,
+        /// Its format, if its first bytes are not to be asked
+        #[arg(long, value_enum)]
+        format: Option<ImageFormat>,
+    },
+    /// Make a new, empty image
+    #[command(after_help = "Examples:\n  hartvm image create disk.qcow2 16G\n  \
+        hartvm image create --backing debian.raw --backing-format raw mine.qcow2")]
+    Create {
+        /// The file to make
+        file: PathBuf,
+        /// Bytes that the guest sees, with K, M, G, T or P; that of the backing file by default
+        #[arg(value_parser = disk_size)]
+        size: Option<u64>,
+        /// Its format; qcow2 takes only as much of the host as is written
+        #[arg(long, value_enum)]
+        format: Option<ImageFormat>,
+        /// What is not written yet is read from this image, which must not change any more. A relative name is relative to
+        /// the new image
+        #[arg(long, value_name = "FILE")]
+        backing: Option<PathBuf>,
+        /// The backing file's format, if its first bytes are not to be asked
+        #[arg(long, value_enum, requires = "backing")]
+        backing_format: Option<ImageFormat>,
+    },
+    /// Change the size that the guest sees; its partitions stay as they are
+    #[command(after_help = "Examples:\n  hartvm image resize disk.qcow2 +5G\n  \
+        hartvm image resize --shrink disk.raw 8G")]
+    Resize {
+        /// The image
+        file: PathBuf,
+        /// The new size, with K, M, G, T or P; after a `+`, how much more
+        #[arg(value_name = "[+]SIZE", value_parser = size_change)]
+        size: Change,
+        /// Cut off what is beyond the new size
+        #[arg(long)]
+        shrink: bool,
+        /// Its format, if its first bytes are not to be asked
+        #[arg(long, value_enum)]
+        format: Option<ImageFormat>,
+    },
+    /// Find damage and leaks in a qcow2 image; exit status 1 if there is any
+    #[command(after_help = "Example:\n  hartvm image check --repair disk.qcow2")]
+    Check {
+        /// The image
+        file: PathBuf,
+        /// Repair what can be repaired
+        #[arg(long)]
+        repair: bool,
+    },
+}
+
+/// The formats of disk images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImageFormat {
+    /// The sectors as they are
+    Raw,
+    /// QEMU's format
+    Qcow2,
+}
+
+impl From<ImageFormat> for machine::disk::Format {
+    fn from(format: ImageFormat) -> Self {
+        match format {
+            ImageFormat::Raw => Self::Raw,
+            ImageFormat::Qcow2 => Self::Qcow2,
+        }
+    }
+}
+
+/// Another size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// This many bytes.
+    To(u64),
+    /// This many bytes more.
+    By(u64),
 }
 
 const SSH_EXAMPLES: &str = "\
@@ -111,6 +207,7 @@ Examples:
   hartvm run --kernel linux --initrd initrd.gz --append 'console=ttyS0 DEBIAN_FRONTEND=text'
   hartvm run --kernel vmlinux --disk disk.raw --append 'root=/dev/vda1 console=ttyS0' --cpus 4
   hartvm run --firmware fw_dynamic.bin --kernel u-boot.bin --disk disk.raw,snapshot
+  hartvm run --firmware fw_dynamic.bin --kernel u-boot.bin --disk debian.qcow2 --overlay mine.qcow2
   hartvm run --kernel vmlinux --disk disk.raw --net user,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::5353-:53
   hartvm run --uefi RISCV_VIRT_CODE.fd --disk cloud.img --user alice --ssh-key ~/.ssh/id_ed25519.pub --hostname box
   hartvm run --uefi RISCV_VIRT_CODE.fd --disk disk.raw --memory 2G
@@ -176,10 +273,19 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "MODEL", default_value = "rv64")]
     pub(crate) cpu: String,
 
-    /// Attach a raw disk image or block device (may be repeated; the first becomes /dev/vda). `readonly` refuses the
-    /// guest's writes; `snapshot` takes them but forgets them at exit, and leaves FILE as it is
-    #[arg(long, value_name = "FILE[,readonly][,snapshot]")]
+    /// Attach a disk image, raw or qcow2, or a block device (may be repeated; the first becomes /dev/vda):
+    /// - readonly: refuse the guest's writes
+    /// - snapshot: take them but forget them at exit, and leave FILE as it is
+    /// - overlay=NEW: keep them in the qcow2 image NEW, which is made if need be, and leave FILE as it is
+    /// - format=raw|qcow2: what FILE is, rather than what it looks like
+    /// - serial=TEXT: the serial number, up to 20 bytes
+    /// - discard=unmap|ignore: whether the guest may give storage back (unmap)
+    #[arg(long, value_name = "FILE[,OPTION...]", verbatim_doc_comment)]
     pub(crate) disk: Vec<String>,
+
+    /// Keep all changes to the first disk in the qcow2 image FILE, which is made if it does not exist
+    #[arg(long, value_name = "FILE")]
+    pub(crate) overlay: Option<PathBuf>,
 
     /// Connect the guest to a network: `user` needs no rights on the host (DHCP, name server, TCP, UDP and ping to
     /// wherever the host can reach; 10.0.2.2 is the host's loopback), `none` is none. `hostfwd` lets a port of the host lead
@@ -371,6 +477,31 @@ fn number_of_harts(text: &str) -> Result<u8, String> {
     }
 }
 
+/// Parses the size of a disk into bytes.
+fn disk_size(text: &str) -> Result<u64, String> {
+    const WANT: &str = "want a number of bytes, or one with K, M, G, T or P, such as 16G";
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let number: u64 = digits.parse().map_err(|_| WANT.to_string())?;
+    let unit = text[digits.len()..].to_ascii_uppercase();
+    let powers = ["", "K", "M", "G", "T", "P"];
+    let power = powers
+        .iter()
+        .position(|power| unit == *power || unit == format!("{power}B") || unit == format!("{power}IB"));
+    let bytes = power.and_then(|power| number.checked_mul(1 << (10 * power))).ok_or(WANT)?;
+    if bytes == 0 || bytes % 512 != 0 {
+        return Err(format!("{text} is not a positive multiple of 512 bytes, such as 16G"));
+    }
+    Ok(bytes)
+}
+
+/// Parses a new size of a disk.
+fn size_change(text: &str) -> Result<Change, String> {
+    match text.strip_prefix('+') {
+        Some(more) => disk_size(more).map(Change::By),
+        None => disk_size(text).map(Change::To),
+    }
+}
+
 /// Parses a memory size into bytes.
 fn memory_size(text: &str) -> Result<u64, String> {
     const WANT: &str = "want a number with K, M, G or T, such as 512M or 4G";
@@ -428,6 +559,22 @@ mod tests {
         assert_eq!(memory_size("2048"), Ok(2 << 30));
         assert_eq!(memory_size("4g"), Ok(4 << 30));
         assert_eq!(memory_size("4GiB"), Ok(4 << 30));
+    }
+
+    #[test]
+    fn disk_sizes_are_in_bytes() {
+        assert_eq!(
+            (disk_size("512"), disk_size("16G"), disk_size("1.5G").is_err()),
+            (Ok(512), Ok(16 << 30), true)
+        );
+        assert_eq!((disk_size("2TiB"), disk_size("1kb")), (Ok(2 << 40), Ok(1024)));
+        assert_eq!(
+            (size_change("+5G"), size_change("5G")),
+            (Ok(Change::By(5 << 30)), Ok(Change::To(5 << 30)))
+        );
+        for text in ["", "0", "G", "100", "-1G", "5X", "99999999999P", "++1G"] {
+            assert!(size_change(text).is_err(), "{text}");
+        }
     }
 
     #[test]

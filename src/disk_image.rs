@@ -57,11 +57,11 @@ pub(crate) fn open(text: &str) -> Result<Image> {
     if metadata.is_file() && metadata.len() == 0 {
         bail!("IMAGE: `{shown}` is empty; name a disk image or a kernel");
     }
-    if options.force_raw {
+    if options.format.is_some() {
         return Ok(Image::Disk(options));
     }
     match image::recognize(&path).with_context(cannot_read)? {
-        Kind::Program if options.read_only || options.snapshot => {
+        Kind::Program if options != DiskOptions::new(&path) => {
             Err(usage(&format!("`{shown}` is a program, not a disk; leave out what follows the comma"))
                 .into())
         }

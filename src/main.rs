@@ -4,6 +4,7 @@ mod cli;
 mod commas;
 mod disasm;
 mod disk_image;
+mod images;
 mod instance;
 mod manual;
 mod place;
@@ -79,5 +80,6 @@ fn command() -> anyhow::Result<u8> {
         Command::Completions { shell } => manual::completions(shell).map(|()| 0),
         Command::Man { directory } => manual::man(&directory).map(|()| 0),
         Command::Disasm(args) => disasm::disasm(&args).map(|()| 0),
+        Command::Image(command) => images::run(&command),
     }
 }

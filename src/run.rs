@@ -126,6 +126,15 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
             disks.insert(0, disk);
         }
     }
+    if let Some(overlay) = &args.overlay {
+        let Some(first) = disks.first_mut() else {
+            return Err(usage("--overlay", &"there is no disk; name an image, or one with --disk").into());
+        };
+        if first.overlay.replace(overlay.clone()).is_some() {
+            return Err(usage("--overlay", &"the first disk has an overlay already; leave one out").into());
+        }
+        first.check().map_err(|error| usage("--overlay", &error))?;
+    }
     let nothing = kernel.is_none() && boot_disk.is_none();
     if nothing && args.uefi.is_none() && !matches!(firmware, Firmware::File(_)) && !dump_only {
         return Err(Usage(

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use machine::Flash;
 use machine::devices::cfi_flash::SIZE;
-use machine::disk::DiskOptions;
+use machine::disk::{DiskOptions, Format};
 
 use crate::{Usage, commas};
 
@@ -102,7 +102,7 @@ impl Uefi {
 }
 
 fn raw(path: PathBuf) -> DiskOptions {
-    DiskOptions { force_raw: true, ..DiskOptions::new(path) }
+    DiskOptions { format: Some(Format::Raw), ..DiskOptions::new(path) }
 }
 
 /// Says early, and with a remedy, what would come out as a disk's error later.

@@ -331,11 +331,17 @@ impl Machine {
         let version = if config.virtio_legacy { Version::Legacy } else { Version::Modern };
         let mut console = None;
         let mut virtio: Vec<Arc<dyn devices::virtio::VirtioDevice>> = Vec::new();
-        for (index, disk) in disks.into_iter().enumerate() {
-            virtio.push(Arc::new(Block::new(Box::new(disk), &format!("hartvm-disk{index}"))));
+        for (index, (disk, options)) in disks.into_iter().zip(&config.disks).enumerate() {
+            let serial = options.serial.clone().unwrap_or_else(|| format!("hartvm-disk{index}"));
+            virtio.push(Arc::new(Block::new(Box::new(disk), &serial, options.discard, config.harts)));
         }
         if let Some(seed) = &config.seed {
-            virtio.push(Arc::new(Block::new(Box::new(disk::Memory::new(seed.clone())), "hartvm-seed")));
+            virtio.push(Arc::new(Block::new(
+                Box::new(disk::Memory::new(seed.clone())),
+                "hartvm-seed",
+                false,
+                1,
+            )));
         }
         virtio.push(Arc::new(Rng::new().map_err(host("give random numbers"))?));
         if config.virtio_console {

@@ -57,6 +57,11 @@ impl Queue {
         self.base + 0x3040
     }
 
+    /// The status of the last flush.
+    pub(crate) fn flush_result(self) -> u64 {
+        self.result() + 1
+    }
+
     /// Where the results of the request and of the flush arrive.
     pub(crate) fn result(self) -> u64 {
         self.base + 0x3080
@@ -90,7 +95,7 @@ fn add_queue(program: &mut Program, queue: Queue, kind: u32) {
         descriptor(queue.data(), 512, data_flags, 2),
         descriptor(queue.result(), 1, WRITE, 0),
         descriptor(queue.flush_header(), 16, NEXT, 4),
-        descriptor(queue.result() + 1, 1, WRITE, 0),
+        descriptor(queue.flush_result(), 1, WRITE, 0),
         descriptor(queue.data(), 16, WRITE, 0),
     ];
     program.data(queue.desc, &table.concat());

@@ -31,10 +31,40 @@ pub(super) enum LockError {
     Io(io::Error),
 }
 
-/// Locks `file` for its whole life, as a reader that refuses writers, or as the only writer.
-///
-/// File systems without such locks let everybody through, with a warning.
-pub(super) fn lock(file: &File, writer: bool) -> Result<(), LockError> {
+/// An image file with a lock on it.
+#[derive(Debug)]
+pub(super) struct LockedFile(File);
+
+impl LockedFile {
+    /// Locks `file` for as long as the result lives, as a reader that refuses writers, or as the only writer.
+    ///
+    /// File systems without such locks let everybody through, with a warning.
+    pub(super) fn new(file: File, writer: bool) -> Result<Self, (LockError, File)> {
+        match lock(&file, writer) {
+            Ok(()) => Ok(Self(file)),
+            Err(error) => Err((error, file)),
+        }
+    }
+}
+
+impl std::ops::Deref for LockedFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+/// Closing the file would do, if no child process had inherited it a moment ago.
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        for byte in (0..8).flat_map(|n| [DOES + n, REFUSES + n]) {
+            let _ = fcntl(&self.0, libc::F_OFD_SETLK, libc::F_UNLCK, byte);
+        }
+    }
+}
+
+fn lock(file: &File, writer: bool) -> Result<(), LockError> {
     let does: &[i64] = if writer { &[CONSISTENT_READ, WRITE] } else { &[CONSISTENT_READ] };
     let refuses = [WRITE, RESIZE];
     let take = does.iter().map(|n| DOES + n).chain(refuses.iter().map(|n| REFUSES + n));
@@ -112,22 +142,20 @@ mod tests {
     #[test]
     fn one_writer_or_many_readers() {
         let path = crate::disk::raw::tests::image("lock", 512);
-        let (reader, other) = (open(&path, false), open(&path, false));
-        assert!(lock(&reader, false).is_ok());
-        assert!(lock(&other, false).is_ok());
-        let writer = open(&path, true);
-        assert!(matches!(lock(&writer, true), Err(LockError::Held)));
-        drop((reader, other, writer));
+        let lock = |writer| LockedFile::new(open(&path, writer), writer);
+        let held = |writer| matches!(lock(writer), Err((LockError::Held, _)));
+        let readers = (lock(false).unwrap(), lock(false).unwrap());
+        assert!(held(true));
+        drop(readers);
 
-        let writer = open(&path, true);
-        assert!(lock(&writer, true).is_ok());
-        let (reader, second) = (open(&path, false), open(&path, true));
-        assert!(matches!(lock(&reader, false), Err(LockError::Held)));
-        assert!(matches!(lock(&second, true), Err(LockError::Held)));
-        assert!(holders(&second).contains("this machine itself"));
-        drop((writer, second));
-        let reader = open(&path, false);
-        assert!(lock(&reader, false).is_ok());
+        let writer = lock(true).unwrap();
+        assert!(held(false) && held(true));
+        assert!(holders(&open(&path, true)).contains("this machine itself"));
+        // The lock ends with its owner, though a child has the file too.
+        let child = writer.try_clone().unwrap();
+        drop(writer);
+        assert!(lock(false).is_ok());
+        drop(child);
         std::fs::remove_file(path).unwrap();
     }
 }

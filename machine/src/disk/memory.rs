@@ -37,6 +37,10 @@ impl Disk for Memory {
         Ok(())
     }
 
+    fn try_read_at(&self, offset: u64, into: &[VolatileSlice<'_>]) -> io::Result<bool> {
+        self.read_at(offset, into).map(|()| true)
+    }
+
     fn write_at(&self, _offset: u64, _from: &[VolatileSlice<'_>]) -> io::Result<()> {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }

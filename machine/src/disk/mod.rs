@@ -1,23 +1,28 @@
 //! The host side of a guest disk: what a block device reads from and writes to.
 //!
-//! [`DiskOptions`] is what the user asked for, [`open`] turns it into a [`Disk`]. A disk knows nothing of rings or of
-//! guest memory beyond a list of [`VolatileSlice`]s, so the same disks serve every block device.
+//! [`DiskOptions`] is what the user asked for, [`open`] turns it into a [`Disk`]: a raw file, a qcow2 image over its backing
+//! files, or a throw-away layer over one of them. A disk knows nothing of rings or of guest memory beyond a list of
+//! [`VolatileSlice`]s, so the same disks serve every block device. [`image`] is what can be done to images without a guest.
 
+mod chain;
+pub mod image;
 mod lock;
 mod memory;
+mod options;
 mod overlay;
+mod qcow2;
 mod raw;
 mod shared;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use vm_memory::VolatileSlice;
 
+pub use chain::open;
 pub use memory::Memory;
-pub use overlay::Overlay;
-pub use raw::RawFile;
+pub use options::{DiskOptions, Format, ParseDiskError, SERIAL_BYTES};
+pub use qcow2::Qcow2Error;
 pub use shared::source;
 
 /// Bytes in a sector; disk sizes are whole multiples of it.
@@ -37,10 +42,14 @@ pub trait Disk: Send + Sync {
     /// Fills `into`, in order, from byte `offset`. On an error the slices may be partly filled.
     fn read_at(&self, offset: u64, into: &[VolatileSlice<'_>]) -> io::Result<()>;
 
-    /// Writes `from`, in order, at byte `offset`. After it returns the data outlives this process, not the host.
+    /// As [`Disk::read_at`], but only if that needs no waiting for a device of the host. `false`: it would, and the slices
+    /// may be partly filled.
+    fn try_read_at(&self, offset: u64, into: &[VolatileSlice<'_>]) -> io::Result<bool>;
+
+    /// Writes `from`, in order, at byte `offset`. What is not flushed may be lost when this process is killed.
     fn write_at(&self, offset: u64, from: &[VolatileSlice<'_>]) -> io::Result<()>;
 
-    /// Makes every write so far outlive a crash of the host.
+    /// Makes every write so far outlive this process and a crash of the host.
     fn flush(&self) -> io::Result<()>;
 
     /// Tells the disk that `len` bytes at `offset` hold nothing of value. A hint: what they read as is unspecified.
@@ -50,115 +59,14 @@ pub trait Disk: Send + Sync {
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
 }
 
-/// What the user asked of one disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DiskOptions {
-    /// The image file or block device.
-    pub path: PathBuf,
-    /// Refuse guest writes, and open the file for reading only.
-    pub read_only: bool,
-    /// Keep guest writes in a temporary file that vanishes with the process; the image is opened for reading only.
-    pub snapshot: bool,
-    /// Take the file as raw sectors without looking for signs of another format.
-    pub force_raw: bool,
-}
-
-/// Why a `FILE[,option…]` argument was refused.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum ParseDiskError {
-    /// Nothing before the first single comma.
-    #[error("the disk argument names no file; write FILE[,readonly][,snapshot][,format=raw]")]
-    NoFile,
-    /// An option that does not exist.
-    #[error(
-        "unknown disk option `{0}`; valid options are readonly[=on|off], snapshot[=on|off] and format=raw \
-         (a comma inside the file name is written `,,`)"
-    )]
-    UnknownOption(String),
-    /// An option that exists, with a value that does not.
-    #[error("disk option `{option}` cannot be `{value}`; it takes {valid}")]
-    BadValue {
-        /// The option's name.
-        option: &'static str,
-        /// What was given.
-        value: String,
-        /// What is accepted.
-        valid: &'static str,
-    },
-}
-
-impl DiskOptions {
-    /// A writable raw image at `path`.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), read_only: false, snapshot: false, force_raw: false }
-    }
-
-    /// Reads `FILE[,readonly][,snapshot][,format=raw]`. As in QEMU, `,,` is a comma inside the file name.
-    pub fn parse(text: &str) -> Result<Self, ParseDiskError> {
-        let (file, rest) = split_file(text);
-        if file.is_empty() {
-            return Err(ParseDiskError::NoFile);
-        }
-        let mut options = Self::new(file);
-        for option in rest.into_iter().flat_map(|rest| rest.split(',')) {
-            let (name, value) = option.split_once('=').map_or((option, None), |(n, v)| (n, Some(v)));
-            match name {
-                "readonly" => options.read_only = switch("readonly", value)?,
-                "snapshot" => options.snapshot = switch("snapshot", value)?,
-                "format" if value == Some("raw") => options.force_raw = true,
-                "format" => {
-                    let value = value.unwrap_or_default().to_owned();
-                    return Err(ParseDiskError::BadValue { option: "format", value, valid: "raw" });
-                }
-                _ => return Err(ParseDiskError::UnknownOption(option.to_owned())),
-            }
-        }
-        Ok(options)
-    }
-}
-
-impl FromStr for DiskOptions {
-    type Err = ParseDiskError;
-
-    fn from_str(text: &str) -> Result<Self, ParseDiskError> {
-        Self::parse(text)
-    }
-}
-
-/// Splits at the first comma that is not doubled, undoubling those before it.
-fn split_file(text: &str) -> (String, Option<&str>) {
-    let mut file = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once(',') {
-        file.push_str(before);
-        match after.strip_prefix(',') {
-            Some(after) => {
-                file.push(',');
-                rest = after;
-            }
-            None => return (file, Some(after)),
-        }
-    }
-    file.push_str(rest);
-    (file, None)
-}
-
-fn switch(option: &'static str, value: Option<&str>) -> Result<bool, ParseDiskError> {
-    match value {
-        None | Some("on") => Ok(true),
-        Some("off") => Ok(false),
-        Some(value) => Err(ParseDiskError::BadValue { option, value: value.to_owned(), valid: "on or off" }),
-    }
-}
-
 /// Why a disk could not be opened. Each text names the file and what would help.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenDiskError {
     /// No such file.
-    #[error("disk image {0:?} does not exist; create an empty disk with `truncate -s 16G {0:?}`")]
+    #[error("disk image {0:?} does not exist; create an empty disk with `hartvm image create {0:?} 16G`")]
     Missing(PathBuf),
     /// Not a regular file or block device.
-    #[error("disk image {0:?} is {1}; give a raw image file or a block device")]
+    #[error("disk image {0:?} is {1}; give an image file or a block device")]
     NotADisk(PathBuf, &'static str),
     /// Zero bytes long.
     #[error("disk image {0:?} is empty; give it a size with `truncate -s 16G {0:?}`")]
@@ -176,7 +84,7 @@ pub enum OpenDiskError {
     },
     /// The contents look like another format.
     #[error(
-        "disk image {path:?} is {what}, not a raw image; {remedy} (or add `,format=raw` to use it as it is)"
+        "disk image {path:?} is {what}, not a raw or qcow2 image; {remedy} (or add `,format=raw` to use it as it is)"
     )]
     OtherFormat {
         /// The image.
@@ -220,19 +128,78 @@ pub enum OpenDiskError {
         #[source]
         source: io::Error,
     },
+    /// A qcow2 image that cannot be used.
+    #[error("disk image {path:?} cannot be used")]
+    Qcow2 {
+        /// The image.
+        path: PathBuf,
+        /// What is the matter with it.
+        source: Qcow2Error,
+    },
+    /// `format=qcow2` for something else.
+    #[error("disk image {0:?} is no qcow2 image; leave `,format=qcow2` out")]
+    NotQcow2(PathBuf),
+    /// The backing file cannot be used.
+    #[error("disk image {path:?} has a backing file that cannot be used")]
+    Backing {
+        /// The image that names it.
+        path: PathBuf,
+        /// Why not.
+        source: Box<OpenDiskError>,
+    },
+    /// The name of the backing file is not that of a local file, or its format is not known.
+    #[error(
+        "disk image {path:?} has the backing file `{name}`{reason}; convert the image with \
+         `qemu-img convert -O qcow2 OLD NEW`, which includes what the backing file has"
+    )]
+    BackingKind {
+        /// The image that names it.
+        path: PathBuf,
+        /// The name.
+        name: String,
+        /// What is not possible.
+        reason: String,
+    },
+    /// Backing files of backing files, without end.
+    #[error("disk image {path:?}: {reason}")]
+    BackingChain {
+        /// The image that goes too far.
+        path: PathBuf,
+        /// What is wrong with the chain.
+        reason: &'static str,
+    },
+    /// The overlay file exists, and belongs to something else.
+    #[error(
+        "overlay {overlay:?} exists and is no overlay of {base:?}; name a new file, or use it as `--disk {overlay:?}`"
+    )]
+    OtherOverlay {
+        /// The overlay.
+        overlay: PathBuf,
+        /// What was to be its base.
+        base: PathBuf,
+    },
+    /// A new image cannot be made.
+    #[error("cannot create disk image {path:?}")]
+    Create {
+        /// The image.
+        path: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// A size that cannot be.
+    #[error("disk image {path:?} cannot have {size} bytes: {reason}")]
+    Size {
+        /// The image.
+        path: PathBuf,
+        /// The size asked for.
+        size: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// Anything else.
     #[error("cannot open disk image {0:?}")]
     Io(PathBuf, #[source] io::Error),
-}
-
-/// Opens a disk: takes the image's lock, checks its size and contents, and puts an overlay over it if asked.
-pub fn open(options: &DiskOptions) -> Result<Box<dyn Disk>, OpenDiskError> {
-    let read_only = options.read_only || options.snapshot;
-    let base = RawFile::open(&options.path, read_only, options.force_raw)?;
-    if options.snapshot && !options.read_only {
-        return Ok(Box::new(Overlay::new(base, &options.path)?));
-    }
-    Ok(Box::new(base))
 }
 
 /// The part of `slices` from byte `skip` on, at most `len` bytes of it.
@@ -264,6 +231,20 @@ fn check_range(size: u64, offset: u64, len: u64) -> io::Result<()> {
     }
 }
 
+fn zero_slices(slices: &[VolatileSlice<'_>]) {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    for slice in slices {
+        let mut at = 0;
+        while at < slice.len() {
+            let len = ZEROS.len().min(slice.len() - at);
+            if let Ok(part) = slice.subslice(at, len) {
+                part.copy_from(&ZEROS[..len]);
+            }
+            at += len;
+        }
+    }
+}
+
 fn total_len(slices: &[VolatileSlice<'_>]) -> u64 {
     slices.iter().map(|slice| slice.len() as u64).sum()
 }
@@ -289,33 +270,9 @@ fn describe_file_type(path: &Path, kind: std::fs::FileType) -> Result<(), OpenDi
 mod tests {
     use super::*;
 
-    #[test]
-    fn options_follow_the_file_name() {
-        let options = DiskOptions::parse("a.img,readonly,snapshot=on").unwrap();
-        assert_eq!(options.path, Path::new("a.img"));
-        assert!(options.read_only && options.snapshot && !options.force_raw);
-        assert!(!DiskOptions::parse("a,readonly=off").unwrap().read_only);
-        assert!(DiskOptions::parse("a,format=raw").unwrap().force_raw);
-    }
-
-    #[test]
-    fn doubled_commas_belong_to_the_file_name() {
-        assert_eq!(DiskOptions::parse("a,,b").unwrap().path, Path::new("a,b"));
-        let options = DiskOptions::parse("x,,,readonly").unwrap();
-        assert_eq!(options.path, Path::new("x,"));
-        assert!(options.read_only);
-        assert_eq!(DiskOptions::parse("a,,,,b,snapshot").unwrap().path, Path::new("a,,b"));
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        assert_eq!(DiskOptions::parse(""), Err(ParseDiskError::NoFile));
-        assert_eq!(DiskOptions::parse(",readonly"), Err(ParseDiskError::NoFile));
-        let text = DiskOptions::parse("a,ro").unwrap_err().to_string();
-        assert!(text.contains("`ro`") && text.contains("readonly") && text.contains("snapshot"), "{text}");
-        assert!(DiskOptions::parse("a,readonly=maybe").unwrap_err().to_string().contains("on or off"));
-        assert!(DiskOptions::parse("a,format=qcow2").unwrap_err().to_string().contains("qcow2"));
-        assert!(matches!(DiskOptions::parse("a,"), Err(ParseDiskError::UnknownOption(_))));
+    /// An error as the user sees it, with its causes.
+    pub(super) fn whole(error: &dyn std::error::Error) -> String {
+        std::iter::successors(Some(error), |error| error.source()).map(|error| format!("{error}: ")).collect()
     }
 
     #[test]

@@ -20,6 +20,10 @@ impl Disk for Arc<dyn Disk> {
         (**self).read_at(offset, into)
     }
 
+    fn try_read_at(&self, offset: u64, into: &[VolatileSlice<'_>]) -> io::Result<bool> {
+        (**self).try_read_at(offset, into)
+    }
+
     fn write_at(&self, offset: u64, from: &[VolatileSlice<'_>]) -> io::Result<()> {
         (**self).write_at(offset, from)
     }

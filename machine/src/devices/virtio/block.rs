@@ -1,18 +1,26 @@
 //! The block device (section 5.2) over a [`Disk`].
 //!
-//! Requests are carried out one after the other on the worker thread, straight between guest memory and the disk, in
+//! Each queue has a worker thread. It carries out what the host can do from its memory, straight between guest memory and
+//! the disk, which is faster than any hand-over. What has to wait for a device of the host (a read that misses the host's
+//! cache, a flush, a discard) goes to the disk's [`pool`] of threads, and the queue goes on meanwhile. Transfers go in
 //! pieces, so that a reset never waits for more than one piece. A host error is the guest's I/O error; hartvm goes on.
 
+mod pool;
+
 use std::io;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use virtio_bindings::bindings::virtio_blk as abi;
 
-use super::{ActiveQueue, Chain, RingError, VirtioDevice, read_config_bytes};
+use super::{ActiveQueue, Chain, RingError, Site, VirtioDevice, read_config_bytes};
 use crate::disk::{Disk, SECTOR_SIZE};
+use pool::Pool;
 
 const DEVICE_ID: u32 = 2;
-const QUEUE_SIZES: [u16; 1] = [256];
+/// Most queues: more than there are harts serve no purpose, and each is a thread.
+pub const MAX_QUEUES: usize = 8;
+const QUEUE_SIZES: [u16; MAX_QUEUES] = [256; MAX_QUEUES];
 
 /// Bytes in the request header: type, a reserved word, the first sector.
 const HEADER: u32 = 16;
@@ -60,8 +68,17 @@ impl State {
 
 /// A virtio disk.
 pub struct Block {
+    core: Arc<Core>,
+    pool: Pool,
+}
+
+/// What all threads of a disk share.
+struct Core {
     disk: Box<dyn Disk>,
     id: [u8; ID_BYTES],
+    /// The driver may discard.
+    discard: bool,
+    queues: usize,
     state: Mutex<State>,
     /// Host errors that the log has heard of: each kind is worth one line.
     reported: Mutex<Vec<Option<i32>>>,
@@ -73,6 +90,8 @@ enum Outcome {
     Done,
     /// Cut short, with this much of it done.
     Stopped(u32),
+    /// Not begun, or not finished: it would have to wait for the host.
+    Waits,
 }
 
 /// Cuts a request short.
@@ -82,6 +101,7 @@ enum Failure {
     Refused,
     Unsupported,
     Stopped(u32),
+    Waits,
 }
 
 impl From<io::Error> for Failure {
@@ -92,15 +112,21 @@ impl From<io::Error> for Failure {
 
 impl Block {
     /// A device for `disk` with a serial number, of which the guest sees the first 20 bytes
-    /// (`/dev/disk/by-id/virtio-SERIAL`).
-    pub fn new(disk: Box<dyn Disk>, serial: &str) -> Self {
+    /// (`/dev/disk/by-id/virtio-SERIAL`). Without `discard` the guest is not offered to give storage back. There are
+    /// `queues` request queues, 1 to [`MAX_QUEUES`].
+    pub fn new(disk: Box<dyn Disk>, serial: &str, discard: bool, queues: usize) -> Self {
         let mut id = [0; ID_BYTES];
         for (to, from) in id.iter_mut().zip(serial.bytes()) {
             *to = from;
         }
-        Self { disk, id, state: Mutex::new(State::RESET), reported: Mutex::default() }
+        let queues = queues.clamp(1, MAX_QUEUES);
+        let (state, reported) = (Mutex::new(State::RESET), Mutex::default());
+        let core = Arc::new(Core { disk, id, discard, queues, state, reported });
+        Self { pool: Pool::new(Arc::clone(&core)), core }
     }
+}
 
+impl Core {
     fn config(&self) -> [u8; CONFIG_LEN] {
         let mut config = [0; CONFIG_LEN];
         let mut put =
@@ -112,7 +138,7 @@ impl Block {
         // Topology: the least sensible transfer is one block, the best is not known.
         put(26, &1_u16.to_le_bytes());
         put(WRITEBACK, &[u8::from(self.state.lock().writeback)]);
-        put(34, &1_u16.to_le_bytes());
+        put(34, &(self.queues as u16).to_le_bytes());
         // discard_sector_alignment: holes are made in 4 KiB.
         for (offset, value) in [(36, MAX_RANGE_SECTORS), (40, MAX_RANGES), (44, 8)] {
             put(offset, &value.to_le_bytes());
@@ -125,8 +151,8 @@ impl Block {
         config
     }
 
-    /// Carries out one request.
-    fn request(&self, chain: &Chain, queue: &ActiveQueue<'_>) -> Result<Outcome, RingError> {
+    /// Carries out one request; if `patient` is off, only if that needs no waiting for the host.
+    fn request(&self, chain: &Chain, queue: &impl Site, patient: bool) -> Result<Outcome, RingError> {
         let mut header = [0; HEADER as usize];
         if chain.read(queue.memory(), 0, &mut header) != header.len() {
             return Err(RingError::Request("its header"));
@@ -137,20 +163,27 @@ impl Block {
         let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
         let sector = u64::from_le_bytes(sector);
         let result = match u32::from_le_bytes([t0, t1, t2, t3]) {
-            abi::VIRTIO_BLK_T_IN => self.read(chain, queue, sector, room),
+            abi::VIRTIO_BLK_T_IN => self.read(chain, queue, sector, room, patient),
+            abi::VIRTIO_BLK_T_OUT if !patient && !self.state.lock().cached() => Err(Failure::Waits),
+            abi::VIRTIO_BLK_T_FLUSH | abi::VIRTIO_BLK_T_DISCARD | abi::VIRTIO_BLK_T_WRITE_ZEROES
+                if !patient =>
+            {
+                Err(Failure::Waits)
+            }
             abi::VIRTIO_BLK_T_OUT => self.write(chain, queue, sector),
             abi::VIRTIO_BLK_T_FLUSH => self.disk.flush().map_err(Failure::Host),
             abi::VIRTIO_BLK_T_GET_ID => {
                 chain.write(queue.memory(), 0, &self.id[..ID_BYTES.min(room as usize)]);
                 Ok(())
             }
-            abi::VIRTIO_BLK_T_DISCARD => self.ranges(chain, queue, true),
+            abi::VIRTIO_BLK_T_DISCARD if self.discard => self.ranges(chain, queue, true),
             abi::VIRTIO_BLK_T_WRITE_ZEROES => self.ranges(chain, queue, false),
             _ => Err(Failure::Unsupported),
         };
         let status = match result {
             Ok(()) => abi::VIRTIO_BLK_S_OK,
             Err(Failure::Stopped(progress)) => return Ok(Outcome::Stopped(progress)),
+            Err(Failure::Waits) => return Ok(Outcome::Waits),
             Err(Failure::Unsupported) => abi::VIRTIO_BLK_S_UNSUPP,
             Err(Failure::Refused) => abi::VIRTIO_BLK_S_IOERR,
             Err(Failure::Host(error)) => {
@@ -174,16 +207,29 @@ impl Block {
         }
     }
 
-    fn read(&self, chain: &Chain, queue: &ActiveQueue<'_>, sector: u64, len: u32) -> Result<(), Failure> {
+    fn read(
+        &self,
+        chain: &Chain,
+        queue: &impl Site,
+        sector: u64,
+        len: u32,
+        patient: bool,
+    ) -> Result<(), Failure> {
         let offset = self.place(sector, u64::from(len))?;
         pieces(chain, queue, len, |skip, len| {
             chain.with_writable(queue.memory(), skip, len as usize, |slices| {
-                self.disk.read_at(offset + u64::from(skip), slices)
+                let offset = offset + u64::from(skip);
+                if patient {
+                    self.disk.read_at(offset, slices)?;
+                } else if !self.disk.try_read_at(offset, slices)? {
+                    return Err(Failure::Waits);
+                }
+                Ok(())
             })
         })
     }
 
-    fn write(&self, chain: &Chain, queue: &ActiveQueue<'_>, sector: u64) -> Result<(), Failure> {
+    fn write(&self, chain: &Chain, queue: &impl Site, sector: u64) -> Result<(), Failure> {
         let len = chain.readable_len() - HEADER;
         let offset = self.place(sector, u64::from(len))?;
         if self.disk.read_only() {
@@ -191,14 +237,14 @@ impl Block {
         }
         pieces(chain, queue, len, |skip, len| {
             chain.with_readable(queue.memory(), HEADER + skip, len as usize, |slices| {
-                self.disk.write_at(offset + u64::from(skip), slices)
+                Ok(self.disk.write_at(offset + u64::from(skip), slices)?)
             })
         })?;
         self.write_through()
     }
 
     /// Discards or zeroes the ranges that the request lists.
-    fn ranges(&self, chain: &Chain, queue: &ActiveQueue<'_>, discard: bool) -> Result<(), Failure> {
+    fn ranges(&self, chain: &Chain, queue: &impl Site, discard: bool) -> Result<(), Failure> {
         let len = chain.readable_len() - HEADER;
         let count = len / RANGE;
         if self.disk.read_only() || !len.is_multiple_of(RANGE) || count == 0 || count > MAX_RANGES {
@@ -229,7 +275,7 @@ impl Block {
                 if discard {
                     self.disk.discard(offset, piece)?;
                 } else {
-                    self.disk.write_zeroes(offset, piece, unmap)?;
+                    self.disk.write_zeroes(offset, piece, unmap && self.discard)?;
                 }
                 offset += piece;
                 left -= piece;
@@ -256,9 +302,9 @@ impl Block {
 /// Transfers `len` bytes in pieces, from where the request was cut short last time.
 fn pieces(
     chain: &Chain,
-    queue: &ActiveQueue<'_>,
+    queue: &impl Site,
     len: u32,
-    mut transfer: impl FnMut(u32, u32) -> io::Result<()>,
+    mut transfer: impl FnMut(u32, u32) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut done = chain.progress();
     while done < len {
@@ -288,23 +334,28 @@ impl VirtioDevice for Block {
             | bit(abi::VIRTIO_BLK_F_FLUSH)
             | bit(abi::VIRTIO_BLK_F_CONFIG_WCE);
         features
-            | if self.disk.read_only() {
-                bit(abi::VIRTIO_BLK_F_RO)
-            } else {
-                bit(abi::VIRTIO_BLK_F_DISCARD) | bit(abi::VIRTIO_BLK_F_WRITE_ZEROES)
+            | if self.core.queues > 1 { bit(abi::VIRTIO_BLK_F_MQ) } else { 0 }
+            | match (self.core.disk.read_only(), self.core.discard) {
+                (true, _) => bit(abi::VIRTIO_BLK_F_RO),
+                (false, true) => bit(abi::VIRTIO_BLK_F_DISCARD) | bit(abi::VIRTIO_BLK_F_WRITE_ZEROES),
+                (false, false) => bit(abi::VIRTIO_BLK_F_WRITE_ZEROES),
             }
     }
 
     fn queue_sizes(&self) -> &[u16] {
-        &QUEUE_SIZES
+        &QUEUE_SIZES[..self.core.queues]
+    }
+
+    fn threads(&self) -> usize {
+        self.core.queues
     }
 
     fn read_config(&self, offset: usize, data: &mut [u8]) {
-        read_config_bytes(&self.config(), offset, data);
+        read_config_bytes(&self.core.config(), offset, data);
     }
 
     fn write_config(&self, offset: usize, data: &[u8]) {
-        let mut state = self.state.lock();
+        let mut state = self.core.state.lock();
         if offset == WRITEBACK
             && state.features & bit(abi::VIRTIO_BLK_F_CONFIG_WCE) != 0
             && let Some(value) = data.first()
@@ -314,22 +365,30 @@ impl VirtioDevice for Block {
     }
 
     fn negotiated(&self, features: u64) {
-        self.state.lock().features = features;
+        self.core.state.lock().features = features;
     }
 
     fn service(&self, _index: usize, queue: &mut ActiveQueue<'_>) -> Result<(), RingError> {
         let mut chain = Chain::default();
         while queue.pop(&mut chain)? {
-            match self.request(&chain, queue)? {
+            match self.core.request(&chain, queue, false)? {
                 Outcome::Done => queue.push(&chain, chain.writable_len())?,
                 Outcome::Stopped(progress) => queue.retry(progress),
+                Outcome::Waits if self.pool.is_ready() => {
+                    self.pool.add(queue.defer(std::mem::take(&mut chain)))
+                }
+                // A host that gives us no thread has this one wait.
+                Outcome::Waits => match self.core.request(&chain, queue, true)? {
+                    Outcome::Stopped(progress) => queue.retry(progress),
+                    Outcome::Done | Outcome::Waits => queue.push(&chain, chain.writable_len())?,
+                },
             }
         }
         Ok(())
     }
 
     fn reset(&self) {
-        *self.state.lock() = State::RESET;
+        *self.core.state.lock() = State::RESET;
     }
 }
 

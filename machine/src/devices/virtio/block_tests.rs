@@ -19,7 +19,14 @@ struct MemDisk {
     discarded: Mutex<Vec<(u64, u64)>>,
     /// The host error that writes meet, or 0.
     errno: AtomicU32,
+    /// Reads of this sector have to wait until it is another.
+    slow: AtomicU32,
+    /// Reads that wait.
+    waiting: AtomicU32,
 }
+
+/// No sector.
+const NONE: u32 = u32::MAX;
 
 impl MemDisk {
     fn new(read_only: bool) -> Arc<Self> {
@@ -30,6 +37,8 @@ impl MemDisk {
             flushes: AtomicU32::new(0),
             discarded: Mutex::default(),
             errno: AtomicU32::new(0),
+            slow: AtomicU32::new(NONE),
+            waiting: AtomicU32::new(0),
         })
     }
 
@@ -55,11 +64,22 @@ impl Disk for Arc<MemDisk> {
     }
     fn read_at(&self, offset: u64, into: &[VolatileSlice<'_>]) -> io::Result<()> {
         let mut offset = offset;
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        while u64::from(self.slow.load(Ordering::SeqCst)) * 512 == offset {
+            std::thread::yield_now();
+        }
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
         for slice in into {
             slice.copy_from(&self.bytes.lock()[self.range(offset, slice.len() as u64)]);
             offset += slice.len() as u64;
         }
         Ok(())
+    }
+    fn try_read_at(&self, offset: u64, into: &[VolatileSlice<'_>]) -> io::Result<bool> {
+        if u64::from(self.slow.load(Ordering::SeqCst)) * 512 == offset {
+            return Ok(false);
+        }
+        self.read_at(offset, into).map(|()| true)
     }
     fn write_at(&self, offset: u64, from: &[VolatileSlice<'_>]) -> io::Result<()> {
         assert!(!self.read_only);
@@ -101,7 +121,7 @@ fn header(kind: u32, sector: u64) -> [u8; 16] {
 
 fn start(version: Version, features: u64, read_only: bool) -> (Driver, Arc<MemDisk>) {
     let disk = MemDisk::new(read_only);
-    let mut driver = Driver::new(version, Arc::new(Block::new(Box::new(disk.clone()), "SERIAL-1")));
+    let mut driver = Driver::new(version, Arc::new(Block::new(Box::new(disk.clone()), "SERIAL-1", true, 1)));
     driver.init(features, 1);
     (driver, disk)
 }
@@ -312,12 +332,71 @@ fn requests_without_header_or_status_break_the_device() {
     }
 }
 
+/// A request that waits for the host holds nobody up but a reset, which waits for it.
+#[test]
+fn a_slow_request_is_overtaken_and_waited_for() {
+    let (mut driver, disk) = start(Version::Modern, ALL, false);
+    disk.slow.store(5, Ordering::SeqCst);
+    driver.put(DATA, &header(0, 5));
+    driver.put(DATA + 0x20, &header(0, 6));
+    driver.chain(Driver::desc(0), 0, &[(DATA, 16, 0), (BUFFER, 512, WRITE), (STATUS, 1, WRITE)]);
+    driver.chain(
+        Driver::desc(0),
+        3,
+        &[(DATA + 0x20, 16, 0), (BUFFER + 512, 512, WRITE), (STATUS + 1, 1, WRITE)],
+    );
+    driver.offer(0, 0);
+    driver.offer(0, 3);
+    driver.notify(0);
+    assert_eq!(driver.complete(0), (3, 513), "the second is first");
+    disk.slow.store(NONE, Ordering::SeqCst);
+    assert_eq!(driver.complete(0), (0, 513));
+    assert_eq!(driver.bytes(BUFFER, 1024), [[5; 512], [6; 512]].concat());
+
+    disk.slow.store(5, Ordering::SeqCst);
+    driver.offer(0, 0);
+    driver.notify(0);
+    wait_for("the read", || disk.waiting.load(Ordering::SeqCst) == 1);
+    std::thread::scope(|scope| {
+        let reset = scope.spawn(|| driver.set(0x70, 0));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(!reset.is_finished(), "the disk still writes to guest memory");
+        disk.slow.store(NONE, Ordering::SeqCst);
+    });
+    assert_eq!(disk.waiting.load(Ordering::SeqCst), 0);
+    driver.init(ALL, 1);
+    assert_eq!(request(&mut driver, 0, 7, &[(BUFFER, 512, WRITE)]), 0);
+}
+
+#[test]
+fn every_queue_serves() {
+    const MQ: u64 = 1 << 12;
+    let disk = MemDisk::new(false);
+    let device = Block::new(Box::new(disk.clone()), "", true, 2);
+    let mut driver = Driver::new(Version::Modern, Arc::new(device));
+    driver.set(0x14, 0);
+    assert_eq!(u64::from(driver.get(0x10)) & MQ, MQ);
+    assert_eq!(driver.mmio.read(0x122, 2), Ok(2));
+    driver.init(ALL | MQ, 2);
+    for round in 0..200_u64 {
+        for queue in 0..2_u64 {
+            let at = DATA + 0x2000 * queue;
+            driver.put(at, &header(0, round + queue));
+            driver.submit(queue as u32, &[(at, 16, 0), (at + 0x1000, 512, WRITE), (at + 0x20, 1, WRITE)]);
+        }
+        for queue in 0..2_u64 {
+            assert_eq!(driver.complete(queue as u32), (0, 513));
+            assert_eq!(driver.bytes(DATA + 0x2000 * queue + 0x1000, 1), [(round + queue) as u8]);
+        }
+    }
+}
+
 #[test]
 fn a_real_file_end_to_end() {
     use crate::disk::{DiskOptions, open};
     let path = std::env::temp_dir().join(format!("hartvm-block-{}", std::process::id()));
     std::fs::write(&path, vec![0; 64 * 512]).unwrap();
-    let device = Block::new(open(&DiskOptions::new(&path)).unwrap(), "");
+    let device = Block::new(open(&DiskOptions::new(&path)).unwrap(), "", true, 1);
     let mut driver = Driver::new(Version::Modern, Arc::new(device));
     driver.init(ALL, 1);
     driver.put(BUFFER, &[0x77; 1024]);
@@ -362,7 +441,7 @@ fn nonsense_in_the_rings_stays_in_ram() {
 
     let disk = MemDisk::new(false);
     let mut driver =
-        Driver::with_ram(Version::Modern, Arc::new(Block::new(Box::new(disk.clone()), "fuzz")), ram);
+        Driver::with_ram(Version::Modern, Arc::new(Block::new(Box::new(disk.clone()), "fuzz", true, 1)), ram);
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (mut completed, mut broken) = (0, 0);
     for _ in 0..10_000 {

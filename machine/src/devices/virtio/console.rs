@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 
-use super::{ActiveQueue, Chain, RingError, VirtioDevice, Waker, read_config_bytes};
+use super::{ActiveQueue, Chain, RingError, Site, VirtioDevice, Waker, read_config_bytes};
 use crate::console::{Receiver, Room, Sink};
 
 const DEVICE_ID: u32 = 3;

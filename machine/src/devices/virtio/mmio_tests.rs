@@ -7,7 +7,7 @@ use super::*;
 use crate::board::Kind;
 use crate::bus::Phandles;
 use crate::devices::virtio::testing::*;
-use crate::devices::virtio::{ActiveQueue, Chain, RingError, Waker};
+use crate::devices::virtio::{ActiveQueue, Chain, RingError, Site, Waker};
 
 /// Copies readable bytes to writable ones, and keeps what it is told.
 #[derive(Default)]

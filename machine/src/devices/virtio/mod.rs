@@ -4,9 +4,9 @@
 //! - the rings, [`queue`]: descriptor chains taken from guest memory, checked once, never trusted;
 //! - the devices, each a [`VirtioDevice`]: [`block`], [`net`], [`rng`], [`console`].
 //!
-//! Between them runs one [`worker`] thread per device in use. A hart that writes QueueNotify only wakes it. The worker
-//! holds the device's rings while it serves them; whoever resets the device or takes a queue away waits for that lock,
-//! so when the register write returns, nothing reaches guest memory any more.
+//! Between them run [`worker`] threads, one or more for a device in use. A hart that writes QueueNotify only wakes one. A
+//! worker holds a ring while it serves it; whoever resets the device or takes a queue away waits for that lock, and for
+//! requests that other threads carry out, so when the register write returns, nothing reaches guest memory any more.
 //!
 //! A chain that breaks the specification makes the device stop and ask for a reset (DEVICE_NEEDS_RESET); nothing a
 //! guest writes makes it touch memory outside RAM, or hold more of the host's memory than a small constant.
@@ -28,13 +28,13 @@ use parking_lot::Mutex;
 use crate::irq::IrqLine;
 
 pub use mmio::VirtioMmio;
-pub use queue::{ActiveQueue, Chain, RingError};
+pub use queue::{ActiveQueue, Chain, RingError, Site};
 pub use softmmu::Ram;
-pub use worker::{Sleeper, Waker};
+pub use worker::{Deferred, Sleeper, Waker};
 
 /// What a device does, apart from how the driver reaches it.
 ///
-/// `service` runs on the device's worker thread, everything else on the hart that touched a register. Not to be added
+/// `service` runs on a worker thread of the device, everything else on the hart that touched a register. Not to be added
 /// here: anything of one transport, and anything that only one device needs.
 pub trait VirtioDevice: Send + Sync {
     /// A short name for logs and threads.
@@ -48,6 +48,11 @@ pub trait VirtioDevice: Send + Sync {
 
     /// The greatest size of each queue: powers of two, at most 1024; at most 32 queues.
     fn queue_sizes(&self) -> &[u16];
+
+    /// Threads that serve the queues, each its own queues; not more than there are queues.
+    fn threads(&self) -> usize {
+        1
+    }
 
     /// Reads `data.len()` bytes of configuration space from `offset`; what lies beyond its end stays as it is.
     fn read_config(&self, offset: usize, data: &mut [u8]);

@@ -7,7 +7,8 @@
 
 #![allow(unsafe_code, reason = "guest memory is lent to disks without its bitmap, see `bare`")]
 
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use softmmu::Ram;
 use virtio_bindings::bindings::virtio_ring::{
@@ -18,7 +19,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::bitmap::{Bitmap, BitmapSlice};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions, VolatileSlice};
 
-use super::Interrupt;
+use super::worker::{Deferred, Shared};
 
 /// Most descriptors in one chain, indirect ones included: the largest queue there can be.
 pub const MAX_CHAIN: usize = 1024;
@@ -337,6 +338,14 @@ impl Ring {
         }
     }
 
+    /// Returns chains to the driver, each a head and the bytes written to it, with an interrupt if it wants one.
+    pub(super) fn finish(&mut self, shared: &Shared, used: &[(u16, u32)]) -> Result<(), RingError> {
+        if self.push(&shared.memory, used)? {
+            shared.interrupt.used_buffer();
+        }
+        Ok(())
+    }
+
     /// Puts chains into the used ring, each a head and the bytes written to it, for the driver to see all at once. Returns
     /// whether the driver wants to hear of it.
     fn push(&mut self, memory: &Ram, used: &[(u16, u32)]) -> Result<bool, RingError> {
@@ -371,30 +380,42 @@ impl Ring {
     }
 }
 
+/// Where a request is carried out: on the thread that serves the queue, or away from it.
+pub trait Site {
+    /// Guest RAM.
+    fn memory(&self) -> &Ram;
+
+    /// Somebody waits for the device or its queue: long work should be cut short.
+    fn stopping(&self) -> bool;
+}
+
 /// A queue while its device serves it.
 pub struct ActiveQueue<'a> {
     ring: &'a mut Ring,
-    memory: &'a Ram,
-    interrupt: &'a Interrupt,
-    /// Threads that wait for the rings.
-    waiting: &'a AtomicU32,
+    index: usize,
+    shared: &'a Arc<Shared>,
     budget: u32,
     again: bool,
 }
 
+impl Site for ActiveQueue<'_> {
+    fn memory(&self) -> &Ram {
+        &self.shared.memory
+    }
+
+    fn stopping(&self) -> bool {
+        self.shared.waiting.load(Ordering::Relaxed) != 0
+    }
+}
+
 impl<'a> ActiveQueue<'a> {
-    pub(super) fn new(
-        ring: &'a mut Ring,
-        memory: &'a Ram,
-        interrupt: &'a Interrupt,
-        waiting: &'a AtomicU32,
-    ) -> Self {
-        Self { ring, memory, interrupt, waiting, budget: BUDGET, again: false }
+    pub(super) fn new(ring: &'a mut Ring, index: usize, shared: &'a Arc<Shared>) -> Self {
+        Self { ring, index, shared, budget: BUDGET, again: false }
     }
 
     /// Guest RAM.
     pub fn memory(&self) -> &'a Ram {
-        self.memory
+        &self.shared.memory
     }
 
     /// Takes the next chain. `false`: there is none now, or it is time to return; the queue is served again when there
@@ -405,9 +426,9 @@ impl<'a> ActiveQueue<'a> {
             return Ok(false);
         }
         self.budget -= 1;
-        match self.ring.next_head(self.memory)? {
+        match self.ring.next_head(self.memory())? {
             Some(head) => {
-                self.ring.walk(self.memory, head, chain)?;
+                self.ring.walk(self.memory(), head, chain)?;
                 chain.progress = std::mem::take(&mut self.ring.progress);
                 Ok(true)
             }
@@ -423,10 +444,7 @@ impl<'a> ActiveQueue<'a> {
     /// Returns the chains with these heads to the driver, each with the bytes written to it. The driver sees all of them at
     /// once, as parts of one message have to be.
     pub fn push_all(&mut self, used: &[(u16, u32)]) -> Result<(), RingError> {
-        if self.ring.push(self.memory, used)? {
-            self.interrupt.used_buffer();
-        }
-        Ok(())
+        self.ring.finish(self.shared, used)
     }
 
     /// Puts the chain of the last `pop` back for when the device has something for it: it is the next to be popped.
@@ -439,7 +457,7 @@ impl<'a> ActiveQueue<'a> {
         self.again = true;
     }
 
-    /// As [`Self::unpop`], for work that was cut short by [`Self::stopping`]: the queue is served again soon, and the
+    /// As [`Self::unpop`], for work that was cut short by [`Site::stopping`]: the queue is served again soon, and the
     /// chain then knows its `progress`, in units of the device's choice.
     pub fn retry(&mut self, progress: u32) {
         self.unpop();
@@ -447,9 +465,9 @@ impl<'a> ActiveQueue<'a> {
         self.again = true;
     }
 
-    /// Somebody waits to reset the device or to change its queues: long work should be cut short and retried.
-    pub fn stopping(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) != 0
+    /// Takes the chain of the last `pop` away, to be finished by another thread while this one goes on.
+    pub fn defer(&mut self, chain: Chain) -> Deferred {
+        Deferred::new(Arc::clone(self.shared), self.index, chain)
     }
 
     /// Whether the queue was left with work to do.
