@@ -752,7 +752,7 @@ impl Devices {
             self.networks.push(network.clone());
         }
         match self.networks.as_slice() {
-            [] => guest.set("--net", "none"),
+            [] => {}
             [network] => guest.set("--net", network.clone()),
             _ => return Err(Refusal::new("there are several network devices", "leave all but one out")),
         }
