@@ -184,11 +184,11 @@ pub(super) fn drive(guest: &mut Guest, value: &str) -> Done {
 }
 
 pub(super) fn plain_drive(guest: &mut Guest, file: &str, options: &str) -> Done {
-    drive(guest, &format!("{options},file={}", doubled(&file)))
+    drive(guest, &format!("{options},file={}", doubled(file)))
 }
 
 pub(super) fn pflash(guest: &mut Guest, file: &str) -> Done {
-    drive(guest, &format!("if=pflash,format=raw,file={}", doubled(&file)))
+    drive(guest, &format!("if=pflash,format=raw,file={}", doubled(file)))
 }
 
 pub(super) fn blockdev(guest: &mut Guest, value: &str) -> Done {
