@@ -186,7 +186,7 @@ pub(crate) struct RunArgs {
     /// into the guest, any number of times; `restrict` lets only forwards through
     #[arg(
         long,
-        value_name = "user[,hostfwd=tcp|udp:[ADDR]:PORT-[GUESTADDR]:PORT]...[,restrict=on][,ipv6=off]|none",
+        value_name = "user[,hostfwd=tcp|udp:[ADDR]:PORT-[GUESTADDR]:PORT]...[,restrict=on][,ipv6=off][,mac=MAC]|none",
         default_value = "user"
     )]
     pub(crate) net: String,

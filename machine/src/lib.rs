@@ -349,9 +349,10 @@ impl Machine {
         }
         let mut forwards = Vec::new();
         if let NetOptions::User(options) = &config.net {
-            let network = UserNet::new(options, MAC)?;
+            let mac = options.mac.unwrap_or(MAC);
+            let network = UserNet::new(options, mac)?;
             forwards = network.forwards();
-            virtio.push(Arc::new(Net::new(MAC, network)));
+            virtio.push(Arc::new(Net::new(mac, network)));
         }
         if virtio.len() > board::VIRTIO_SLOTS as usize {
             return Err(Error::Slots(virtio.len()));

@@ -73,7 +73,10 @@ fn help_lists_options_and_translations_are_printed() {
     }
     let args = ["qemu", "-translate", "-M", "virt", "-m", "2G", "-kernel", "a b", "-append", "root=/dev/vda"];
     let outcome = run(hartvm().args(args));
-    assert_eq!(outcome.stdout, b"hartvm run --append root=/dev/vda --kernel 'a b' --memory 2048M\n");
+    assert_eq!(
+        outcome.stdout,
+        b"hartvm run --append root=/dev/vda --cpus 1 --kernel 'a b' --memory 2048M --net none\n"
+    );
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use super::wire::Mac;
+
 /// The guest's address, unless a forward names another.
 pub const GUEST_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 /// The host as the guest sees it: its gateway, and its way to what listens on the host's loopback.
@@ -77,6 +79,8 @@ pub struct UserOptions {
     pub restrict: bool,
     /// No IPv6 on the guest's network.
     pub ipv4_only: bool,
+    /// The hardware address of the guest's device; there is one by default.
+    pub mac: Option<Mac>,
 }
 
 /// What the guest is connected to.
@@ -89,7 +93,8 @@ pub enum NetOptions {
 }
 
 /// The options there are, for messages.
-const VALID: &str = "hostfwd=tcp|udp:[ADDR]:PORT-[GUESTADDR]:PORT, restrict=on|off and ipv6=on|off";
+const VALID: &str = "hostfwd=tcp|udp:[ADDR]:PORT-[GUESTADDR]:PORT, restrict=on|off, ipv6=on|off and \
+                     mac=52:54:00:12:34:56";
 
 /// Why a `--net` argument was refused.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -111,6 +116,9 @@ pub enum ParseNetError {
         /// What was given.
         value: String,
     },
+    /// A hardware address that cannot be a device's.
+    #[error("`{0}` is no address of a network device; want one such as mac=52:54:00:12:34:56")]
+    Mac(String),
     /// A forward that cannot be read.
     #[error(
         "forward `{text}`: {what}; want tcp|udp:[ADDR]:PORT-[GUESTADDR]:PORT, such as hostfwd=tcp::2222-:22 or \
@@ -164,6 +172,7 @@ impl UserOptions {
         match name {
             "restrict" => self.restrict = switch()?,
             "ipv6" => self.ipv4_only = !switch()?,
+            "mac" => self.mac = Some(mac(value).ok_or_else(|| ParseNetError::Mac(value.into()))?),
             "hostfwd" => {
                 let forward: Forward = value.parse()?;
                 let taken = |other: &Forward| {
@@ -211,6 +220,17 @@ impl FromStr for Forward {
     }
 }
 
+/// Six bytes in hexadecimal, of one device and not of a group of them.
+fn mac(text: &str) -> Option<Mac> {
+    let mut bytes = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut bytes {
+        let part = parts.next().filter(|part| part.len() == 2 && !part.starts_with('+'))?;
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    (parts.next().is_none() && bytes[0] & 1 == 0 && bytes != [0; 6]).then_some(bytes)
+}
+
 /// `[ADDR]:PORT`, where the brackets around an IPv6 address stand for themselves.
 fn end(text: &str) -> Option<(Option<IpAddr>, u16)> {
     let (address, port) = text.rsplit_once(':')?;
@@ -232,6 +252,30 @@ mod tests {
 
     fn parse(text: &str) -> Result<NetOptions, ParseNetError> {
         text.parse()
+    }
+
+    #[test]
+    fn hardware_addresses() {
+        let given = |text: &str| match parse(&format!("user,mac={text}")) {
+            Ok(NetOptions::User(options)) => options.mac,
+            Ok(NetOptions::None) => None,
+            Err(error) => {
+                assert!(error.to_string().contains("52:54:00"), "{error}");
+                None
+            }
+        };
+        assert_eq!(given("52:54:00:Ab:cd:0e"), Some([0x52, 0x54, 0, 0xab, 0xcd, 0x0e]));
+        for text in [
+            "",
+            "52:54:00:12:34",
+            "52:54:00:12:34:56:78",
+            "53:54:00:12:34:56",
+            "52:54:0:12:34:56",
+            "52:54:+1:12:34:56",
+            "00:00:00:00:00:00",
+        ] {
+            assert_eq!(given(text), None, "{text}");
+        }
     }
 
     fn forwards(text: &str) -> Vec<String> {
