@@ -34,6 +34,9 @@ const HELP: &str = "\r\n\
 
 /// Runs the guest and returns its exit code.
 pub(crate) fn run(args: &RunArgs) -> Result<u8> {
+    if let Some(path) = &args.seed.dump_seed {
+        return args.seed.dump(path).map(|()| 0);
+    }
     let Some(config) = config(args)? else { return Ok(0) };
     let dump_only = args.dump_dtb.is_some() || args.dump_dts;
     let sink = if dump_only {

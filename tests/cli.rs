@@ -20,9 +20,13 @@ mod inside;
 mod net;
 #[path = "cli/power.rs"]
 mod power;
+#[path = "cli/qemu.rs"]
+mod qemu;
 #[path = "cli/support.rs"]
 mod support;
 #[path = "cli/terminal.rs"]
 mod terminal;
+#[path = "cli/uefi.rs"]
+mod uefi;
 #[path = "cli/virtio.rs"]
 mod virtio;

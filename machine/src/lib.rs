@@ -503,6 +503,14 @@ impl Machine {
         Ok(running)
     }
 
+    /// A file has all of the serial port's output then; the machine's console belongs to somebody else.
+    fn ended(&self, code: u16) -> u16 {
+        if let Serial::File(_) = self.config.serial {
+            self.system.console.close(console::PATIENCE);
+        }
+        code
+    }
+
     /// Runs the machine, through resets if `reboot`, and returns the exit code that the guest chose.
     ///
     /// # Errors
@@ -513,9 +521,9 @@ impl Machine {
             let event = self.system.power.wait();
             drop(running);
             match event {
-                PowerEvent::Off { code } => return Ok(code),
+                PowerEvent::Off { code } => return Ok(self.ended(code)),
                 PowerEvent::Reset if reboot => {}
-                PowerEvent::Reset => return Ok(0),
+                PowerEvent::Reset => return Ok(self.ended(0)),
             }
         }
     }

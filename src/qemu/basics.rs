@@ -320,3 +320,18 @@ pub(super) fn log(guest: &mut Guest, value: &str) -> Done {
     }
     Ok(())
 }
+
+/// The name of a guest, of which QEMU lets anything be part.
+pub(super) fn name(guest: &mut Guest, value: &str) -> Done {
+    let mut list = List::parse("-name", value, Some("guest"));
+    list.skip(&["process", "debug-threads"]);
+    if let Some(name) = list.take("guest") {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+        let name: String = name.chars().map(plain).take(64).collect();
+        // Not a process's number, nor nothing.
+        let name =
+            if name.is_empty() || name.parse::<u64>().is_ok() { format!("guest-{name}") } else { name };
+        guest.set("--name", name.chars().take(64).collect::<String>());
+    }
+    list.finish("guest")
+}

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use machine::net::NetOptions;
+
 use super::options::{List, number, size};
 use super::{Guest, Refusal};
 use crate::commas::doubled;
@@ -184,11 +186,11 @@ pub(super) fn drive(guest: &mut Guest, value: &str) -> Done {
 }
 
 pub(super) fn plain_drive(guest: &mut Guest, file: &str, options: &str) -> Done {
-    drive(guest, &format!("{options},file={}", doubled(&file)))
+    drive(guest, &format!("{options},file={}", doubled(file)))
 }
 
 pub(super) fn pflash(guest: &mut Guest, file: &str) -> Done {
-    drive(guest, &format!("if=pflash,format=raw,file={}", doubled(&file)))
+    drive(guest, &format!("if=pflash,format=raw,file={}", doubled(file)))
 }
 
 pub(super) fn blockdev(guest: &mut Guest, value: &str) -> Done {
@@ -477,20 +479,36 @@ fn loader(guest: &mut Guest, mut list: List) -> Done {
     Ok(())
 }
 
+/// Keys of QEMU's user network whose values, if they are these, are what is so here.
+const NET_KEYS: &[(&str, &[&str], &str)] = &[
+    ("net", &["10.0.2.0/24", "10.0.2.0"], "10.0.2.0/24: the guest's network has these addresses"),
+    ("host", &["10.0.2.2"], "10.0.2.2: so the guest sees the host"),
+    ("dns", &["10.0.2.3"], "10.0.2.3: so the guest sees the name server"),
+    ("dhcpstart", &["10.0.2.15"], "10.0.2.15: so the guest is called"),
+    ("ipv4", &["on"], "ipv4=on"),
+];
+
 /// The rest of `-netdev user,…` without its id, as `--net` has it.
-fn user_network(list: &mut List) -> Result<String, Refusal> {
+fn user_network(mut list: List) -> Result<String, Refusal> {
+    NET_KEYS.iter().try_for_each(|(key, values, instead)| list.expect(key, values, instead))?;
     let mut text = String::from("user");
-    for (key, value) in list.rest() {
-        let value = value.unwrap_or_else(|| "on".into());
-        text += &format!(",{key}={}", doubled(&value));
+    if let Some(on) = list.switch("restrict")? {
+        text += if on { ",restrict=on" } else { ",restrict=off" };
     }
+    if let Some(on) = list.switch("ipv6")? {
+        text += if on { ",ipv6=on" } else { ",ipv6=off" };
+    }
+    list.take_all("hostfwd").iter().for_each(|forward| text += &format!(",hostfwd={forward}"));
+    list.finish("hostfwd, restrict and ipv6")?;
+    let checked: Result<NetOptions, _> = text.parse();
+    checked.map_err(|error| Refusal::new("-netdev user", error.to_string()))?;
     Ok(text)
 }
 
 /// Checks the kind of a network, and gives it as `--net` has it.
-fn network(option: &str, mut list: List, kind: &str) -> Result<String, Refusal> {
+fn network(option: &str, list: List, kind: &str) -> Result<String, Refusal> {
     match kind {
-        "user" => user_network(&mut list),
+        "user" => user_network(list),
         _ => Err(Refusal::new(
             format!("{option} {kind} is not possible here"),
             "use user: it needs no rights, and hostfwd=tcp::2222-:22 lets connections in",
@@ -520,7 +538,11 @@ pub(super) fn nic(guest: &mut Guest, value: &str) -> Done {
     }
     nic_model(&mut list)?;
     list.skip(&["id"]);
-    let network = network("-nic", list, &kind)?;
+    let address = list.take("mac");
+    let mut network = network("-nic", list, &kind)?;
+    if let Some(address) = address {
+        network += &format!(",mac={address}");
+    }
     guest.devices.networks.push(network);
     Ok(())
 }
@@ -681,6 +703,9 @@ impl Devices {
             ));
         }
         self.drives.sort_by_key(|(index, _)| index.unwrap_or(u64::MAX));
+        // On QEMU nothing would happen then; here the disk is booted.
+        let firmware = guest.set.get("--firmware").is_some_and(|value| value.as_deref() != Some("sbi"));
+        let nothing_else = !firmware && !guest.set.contains_key("--kernel") && self.pflash[0].is_none();
         let named = self.disks.iter().map(|(id, slot)| (Image::Named(id.clone()), *slot));
         let plain = self.drives.iter().map(|(_, image)| (image.clone(), None));
         for (number, (image, slot)) in named.chain(plain).enumerate() {
@@ -695,7 +720,11 @@ impl Devices {
             if let Some(format) = format {
                 value += &format!(",format={format}");
             }
-            guest.added.push(("--disk", value));
+            if number == 0 && nothing_else {
+                guest.image = Some(value);
+            } else {
+                guest.added.push(("--disk", value));
+            }
             if let Some(slot) = slot {
                 guest.added.push(("--disk-slot", format!("{number}={slot}")));
             }

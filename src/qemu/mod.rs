@@ -66,6 +66,8 @@ pub(super) struct Guest {
     set: BTreeMap<&'static str, Option<String>>,
     /// Flags that add up, in order.
     added: Vec<(&'static str, String)>,
+    /// The disk that is booted for want of anything else.
+    image: Option<String>,
     devices: devices::Devices,
     /// Categories of `-d`, and the file of `-D`.
     log: (Vec<&'static str>, Option<String>),
@@ -89,6 +91,7 @@ impl Guest {
     fn flags(mut self) -> Result<Vec<String>, Refusal> {
         // What QEMU has if nothing is said.
         self.set.entry("--memory").or_insert_with(|| Some("128M".into()));
+        self.set.entry("--cpus").or_insert_with(|| Some("1".into()));
         let (categories, file) = std::mem::take(&mut self.log);
         match (categories.is_empty(), file) {
             (true, Some(_)) => {
@@ -120,6 +123,11 @@ impl Guest {
         let devices = std::mem::take(&mut self.devices);
         devices.flags(&mut self)?;
         let mut flags = Vec::new();
+        // Before the flags, where it cannot be taken for a value.
+        if let Some(image) = self.image {
+            let like_a_flag = image.starts_with('-');
+            flags.push(if like_a_flag { format!("./{image}") } else { image });
+        }
         let added = self.added.into_iter().map(|(flag, value)| (flag, Some(value)));
         for (flag, value) in self.set.into_iter().chain(added) {
             match value {

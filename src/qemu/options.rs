@@ -38,6 +38,14 @@ impl List {
         value
     }
 
+    /// Takes every value of `key`, in order.
+    pub(super) fn take_all(&mut self, key: &str) -> Vec<String> {
+        let parts = std::mem::take(&mut self.parts);
+        let (taken, left): (Vec<_>, _) = parts.into_iter().partition(|(name, _)| name == key);
+        self.parts = left;
+        taken.into_iter().map(|(_, value)| value.unwrap_or_else(|| "on".into())).collect()
+    }
+
     /// Takes a switch: `key`, `key=on`, `key=off`; QEMU also takes yes, true, y and their opposites, and the old `nokey`.
     pub(super) fn switch(&mut self, key: &str) -> Result<Option<bool>, Refusal> {
         if self.take(&format!("no{key}")).is_some() {
@@ -138,6 +146,7 @@ mod tests {
     #[test]
     fn the_last_one_counts_and_switches_have_many_names() {
         assert_eq!(list("a,id=x,id=y").take("id").as_deref(), Some("y"));
+        assert_eq!(list("a,k=1,b,k=2").take_all("k"), ["1", "2"]);
         for (text, on) in [("k", true), ("k=on", true), ("k=yes", true), ("k=off", false), ("nok", false)] {
             assert_eq!(List::parse("-x", text, None).switch("k").ok(), Some(Some(on)), "{text}");
         }

@@ -68,7 +68,7 @@ pub(super) const TABLE: &[Row] = &[
     row(&["shim"],              "FILE", Refused, "leave it out: kernels are not started through a shim"),
 
     // Disks.
-    row(&["drive"],             "file=FILE[,if=virtio|none|pflash][,format=…][,id=…]…", Does(devices::drive), "a disk, or flash"),
+    row(&["drive"],             "file=FILE[,if=virtio|none|pflash][,format=…][,id=…]…", Does(devices::drive), "a disk, or flash; the first disk is booted if nothing else is there to boot"),
     row(&["blockdev"],          "driver=…,node-name=…,…", Does(devices::blockdev), "a disk image for -device or -machine pflash0="),
     row(&["hda"],               "FILE", Does(|guest, value| devices::plain_drive(guest, value, "index=0")), "the first disk"),
     row(&["hdb"],               "FILE", Does(|guest, value| devices::plain_drive(guest, value, "index=1")), "the second disk"),
@@ -103,7 +103,7 @@ pub(super) const TABLE: &[Row] = &[
     row(&["action"],            "reboot=shutdown,…", Does(basics::action), "what to do at a reboot"),
     row(&["no-shutdown"],       "", Refused, "leave it out: there is no monitor that could go on with a machine that is off"),
     row(&["pidfile"],           "FILE", Does(|guest, value| { guest.set("--pidfile", value); Ok(()) }), "write the process's number to FILE"),
-    row(&["name"],              "TEXT", Nothing, "a name that only a monitor or a window would show"),
+    row(&["name"],              "[guest=]NAME", Does(basics::name), "the name by which `hartvm ssh` finds the guest"),
     row(&["daemonize"],         "", Refused, "use `nohup … &`, with -serial file:FILE"),
     row(&["nodefaults", "no-user-config", "nodefconfig"], "", Nothing, "there are no default devices but those of the board, and no configuration file"),
     row(&["L"],                 "DIR", Nothing, "no file is looked for in a data directory"),

@@ -52,11 +52,15 @@ pub(crate) struct SeedArgs {
     /// How cloud-init is to set up the guest's network, in its own format; by DHCP if not given
     #[arg(long, value_name = "FILE")]
     pub(crate) network_config: Option<PathBuf>,
+
+    /// Write the volume that the flags above become to FILE and exit; any machine takes it as a disk
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dump_seed: Option<PathBuf>,
 }
 
 impl SeedArgs {
     fn is_empty(&self) -> bool {
-        let Self { user, ssh_key, password, hostname, user_data, network_config } = self;
+        let Self { user, ssh_key, password, hostname, user_data, network_config, dump_seed: _ } = self;
         user.is_none()
             && ssh_key.is_empty()
             && password.is_none()
@@ -78,6 +82,21 @@ impl SeedArgs {
             vec![("user-data", documents.user_data.as_slice()), ("meta-data", &documents.meta_data)];
         files.extend(documents.network_config.as_deref().map(|bytes| ("network-config", bytes)));
         volume::fat(LABEL, &files).map(Some).context("cannot make the volume for cloud-init")
+    }
+
+    /// Writes the volume to a file.
+    ///
+    /// # Errors
+    /// As [`Self::volume`]; that there is nothing to write; and what the host says.
+    pub(crate) fn dump(&self, path: &Path) -> Result<()> {
+        let Some(volume) = self.volume()? else {
+            return Err(Usage(
+                "--dump-seed: there is nothing to write; add --user, --hostname or another of its flags"
+                    .into(),
+            )
+            .into());
+        };
+        std::fs::write(path, volume).with_context(|| format!("--dump-seed: cannot write {}", path.display()))
     }
 
     fn documents(&self) -> Result<Documents> {

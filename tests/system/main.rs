@@ -7,6 +7,7 @@ mod harness;
 mod bench;
 mod counters;
 mod csrs;
+mod flash;
 mod floating_point;
 mod instructions;
 mod interrupts;

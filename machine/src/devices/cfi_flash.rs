@@ -8,7 +8,7 @@
 //! | `98` | the query table of the Common Flash Interface |
 //! | `70` | the status register; `50` clears it and goes back to the array |
 //! | `40` or `10`, then data | status; clears bits of the word |
-//! | `e8`, words less one, the words, `d0` | status; clears bits of up to [`BUFFER`] bytes at once |
+//! | `e8`, words less one, the words, `d0` | status; clears bits of up to 4096 bytes at once |
 //! | `20`, `d0` | status; sets all bits of a sector |
 //! | `60`, then `01` or `d0` | status; there are no locks, so both succeed |
 //!
@@ -496,7 +496,7 @@ impl MmioDevice for CfiFlash {
         }
     }
 
-    /// Both banks have one node, outside `/soc`: [`fdt_banks`].
+    /// Both banks have one node, outside `/soc`: `fdt_banks`.
     fn fdt(&self, _place: &Placement, _parent: &mut Node) {}
 }
 

@@ -285,3 +285,23 @@ fn debuggers_see_all_and_change_nothing() {
     world.set(|regime| regime.privilege = Privilege::Machine);
     assert_eq!(world.mmu.translate_debug(VA), Some(VA));
 }
+
+#[test]
+fn a_hidden_rom_is_seen_by_fetches_only() {
+    let mut memory = GuestMemory::new(RAM, RAM_SIZE).unwrap();
+    memory.add_rom(ROM, &[7; 4096]).unwrap();
+    let config = CONFIG;
+    let mut mmu = Mmu::new(memory.clone(), Arc::new(Device::default()), config);
+    assert_eq!(mmu.load_u8(ROM), Ok(7));
+    memory.hide_rom(ROM);
+    mmu.notice_hidden_roms();
+    // The device has nothing there.
+    assert!(mmu.load_u8(ROM).is_err() && mmu.load_u32(ROM + 1).is_err());
+    assert_eq!(mmu.read_code_u16(ROM), Ok(0x0707));
+    // A store to a device, which may have hidden something, is enough for the hart that made it.
+    memory.show_rom(ROM);
+    assert_eq!(mmu.load_u8(ROM), Ok(7));
+    memory.hide_rom(ROM);
+    mmu.store_u32(DEVICE, 0).unwrap();
+    assert!(mmu.load_u8(ROM).is_err());
+}
