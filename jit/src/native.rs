@@ -264,8 +264,7 @@ impl Native {
             second.map_or_else(Span::default, |second| Span { pa: second.pa, length: 2 }),
         ];
         let site = link.filter(|&(_, page)| key >> 12 == u64::from(page)).map(|(site, _)| site);
-        let found =
-            self.cache.find(code, view, site).or_else(|| self.translate(mmu, pc, code, view, site));
+        let found = self.cache.find(code, view, site).or_else(|| self.translate(mmu, pc, code, view, site));
         let Some(entry) = found else { return Ok(None) };
         match second {
             Some(second) => mmu.exec_insert_crossing(pc, &fetch, &second, entry),

@@ -15,9 +15,7 @@ fn run(line: &str) -> String {
         Some(at) if !has_flag("net") => [&flags[..at], &flags[at + 2..]].concat(),
         _ => flags.clone(),
     };
-    if !flags.iter().any(|flag| flag == "--gdb") || has_flag("gdb") {
-        known(&without_net).unwrap_or_else(|error| panic!("{line}: {error}"));
-    }
+    known(&without_net).unwrap_or_else(|error| panic!("{line}: {error}"));
     flags.join(" ")
 }
 
