@@ -39,6 +39,9 @@ impl FromIterator<u64> for Breakpoints {
     }
 }
 
+/// Cuts without a breakpoint that are kept at most, beside as many as there are breakpoints.
+const SPARE_CUTS: u32 = 64;
+
 fn place(offset: u16) -> (usize, u64) {
     let number = usize::from(offset / 2);
     (number / 64, 1 << (number % 64))
@@ -51,6 +54,18 @@ pub(crate) fn is_cut(cuts: &Cuts, offset: u16) -> bool {
 }
 
 impl Breakpoints {
+    /// The same breakpoints, with the cuts of `previous` too, if they are not too many. Debuggers take breakpoints away at each
+    /// stop and set them again; so the code for what lies between them stays.
+    #[must_use]
+    pub fn after(mut self, previous: &Self) -> Self {
+        let cuts: Cuts = std::array::from_fn(|word| self.cuts[word] | previous.cuts[word]);
+        let count = |cuts: &Cuts| cuts.iter().map(|word| word.count_ones()).sum::<u32>();
+        if count(&cuts) <= 2 * count(&self.cuts) + SPARE_CUTS {
+            self.cuts = cuts;
+        }
+        self
+    }
+
     /// Whether a hart stops before the instruction at `pc`.
     #[inline]
     pub fn contains(&self, pc: u64) -> bool {
@@ -67,7 +82,6 @@ impl Breakpoints {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
     pub(crate) fn cuts(&self) -> &Cuts {
         &self.cuts
     }
@@ -90,5 +104,14 @@ mod tests {
         assert_eq!([0xffe, 0x2002].map(|pc| points.view(pc)), [View::Plain; 2]);
         assert_eq!(points.view(0xffff_ffff_ffff_f000), View::Cut);
         assert_eq!([2, 0xffe, 0, 4].map(|offset| points.cuts_at(offset)), [true, true, false, false]);
+    }
+
+    #[test]
+    fn cuts_outlive_their_breakpoints_while_they_are_few() {
+        let some: Breakpoints = (0..64).map(|number| number * 4).collect();
+        let none = Breakpoints::default().after(&some);
+        assert!(none.cuts_at(0x10) && !none.contains(0x10) && none.view(0x10) == View::Plain);
+        let many: Breakpoints = (0..65).map(|number| number * 4).collect();
+        assert!(!Breakpoints::default().after(&many).cuts_at(0x10));
     }
 }

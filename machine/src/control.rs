@@ -275,8 +275,11 @@ impl Control {
     }
 
     /// Replaces the points. All harts hold.
-    pub fn set_points(&self, points: Points) {
-        self.inner.lock().points = points;
+    pub fn set_points(&self, breakpoints: Breakpoints, watchpoints: Vec<Watchpoint>) {
+        let mut inner = self.inner.lock();
+        let breakpoints = Arc::new(breakpoints.after(&inner.points.breakpoints));
+        inner.points = Points { breakpoints, watchpoints };
+        drop(inner);
         self.generation.fetch_add(1, Ordering::SeqCst);
         (0..self.harts()).for_each(|hart| self.alert(hart));
     }

@@ -621,4 +621,38 @@ mod tests {
         memory.write(START, &[0xff]).unwrap();
         assert_eq!(cache.find(across(2), View::Plain, None), None);
     }
+
+    /// Publishes a block of four instructions, without links.
+    fn publish_in(cache: &CodeCache, pa: u64, view: View) -> Option<u64> {
+        const NOPS: [u8; 16] = [0x90; 16];
+        let code = [Span { pa, length: 16 }, Span::default()];
+        cache.publish(cache.begin(code, view)?, 4, NOPS.len(), None, |_| (&NOPS, &[]))
+    }
+
+    #[test]
+    fn the_views_of_a_page_are_apart_and_new_cuts_kill_only_what_they_are_in() {
+        let (memory, cache) = cache();
+        let code = |pa| [Span { pa, length: 0 }, Span::default()];
+        let found = |pa, view| cache.find(code(pa), view, None);
+        for pa in [RAM, RAM + 0x10, RAM + 0x20] {
+            let (plain, cut) = (publish_in(&cache, pa, View::Plain), publish_in(&cache, pa, View::Cut));
+            assert!(plain.is_some() && cut.is_some() && plain != cut);
+            assert_eq!((found(pa, View::Plain), found(pa, View::Cut)), (plain, cut));
+        }
+        let mut cuts: Cuts = [0; 32];
+        cuts[0] = 1 << (0x14 / 2);
+        cache.set_cuts(&cuts);
+        assert!([RAM, RAM + 0x20].iter().all(|&pa| found(pa, View::Cut).is_some()));
+        assert_eq!(found(RAM + 0x10, View::Cut), None);
+        assert!(found(RAM + 0x10, View::Plain).is_some());
+        // A cut where a block starts kills it, too: links lead there. Cuts that were there before kill nothing.
+        cuts[0] |= 1;
+        assert!(publish_in(&cache, RAM + 0x10, View::Cut).is_some());
+        cache.set_cuts(&cuts);
+        assert_eq!(found(RAM, View::Cut), None);
+        assert!(found(RAM + 0x10, View::Cut).is_some());
+        // A store kills the blocks of both views.
+        memory.write(RAM + 0x22, &[0xff]).unwrap();
+        assert_eq!((found(RAM + 0x20, View::Plain), found(RAM + 0x20, View::Cut)), (None, None));
+    }
 }

@@ -62,7 +62,9 @@ impl Blocks {
     }
 
     pub(super) fn set_breakpoints(&mut self, points: &Arc<Breakpoints>) {
-        self.by_address.retain(|key, _| key & CUT == 0);
+        if points.cuts() != self.breakpoints.cuts() {
+            self.by_address.retain(|key, _| key & CUT == 0);
+        }
         self.breakpoints = Arc::clone(points);
     }
 

@@ -17,7 +17,7 @@ use jit::Engine;
 use softmmu::Watchpoint;
 
 use super::registers::Rv64;
-use crate::control::{Control, Order, Points, Stop};
+use crate::control::{Control, Order, Stop};
 use crate::hart::Hart;
 use crate::hart::debug::Activity;
 use crate::system::System;
@@ -153,10 +153,8 @@ impl Guest {
         }
         if std::mem::take(&mut self.points_changed) {
             let addresses = self.soft_breakpoints.iter().chain(&self.hard_breakpoints).copied();
-            self.control().set_points(Points {
-                breakpoints: Arc::new(addresses.collect()),
-                watchpoints: self.watchpoints.iter().map(|(point, _)| *point).collect(),
-            });
+            let watchpoints = self.watchpoints.iter().map(|(point, _)| *point).collect();
+            self.control().set_points(addresses.collect(), watchpoints);
         }
         if let Some(time) = self.frozen.take() {
             self.system.clock.set(time);
