@@ -162,6 +162,15 @@ pub(crate) fn spinner() -> Program {
     a.into()
 }
 
+/// Reads the time over and over, into a0.
+pub(crate) fn watcher_of_time() -> Program {
+    let mut a = Assembly::default();
+    a.label("read");
+    a.add(&[asm::csrr(A0, csr::TIME)]);
+    a.jump("read");
+    a.into()
+}
+
 /// Prints a letter over and over, until the variable is 1; then ends with code 7.
 pub(crate) fn printer() -> Program {
     let mut a = Assembly::default();

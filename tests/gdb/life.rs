@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, kill_process};
 
 use crate::debugger::{ENGINES, Guest, in_order};
-use crate::guests::{VARIABLE, printer, spinner};
+use crate::guests::{VARIABLE, printer, spinner, watcher_of_time};
 use crate::remote::Remote;
 use crate::support::{Dir, LIMIT, Running, bare, refused, wait};
 
@@ -34,7 +34,8 @@ fn a_guest_outlives_a_debugger_that_is_killed_and_another_attaches() {
         let program = spinner();
         let guest = Guest::start(&program, engine, &["--cpus", "2"]);
         // The first dies while the guest stands at a breakpoint, the second while it runs, with a breakpoint that is not met.
-        let mut first = guest.start_gdb("break *spin\ncontinue\nprintf \"there\\n\"\nshell sleep 60\n");
+        let mut first = guest
+            .start_gdb("break *spin\ncontinue\nprintf \"there\\n\"\npython import time; time.sleep(60)\n");
         first.wait_for("there\n");
         kill_process(first.pid(), Signal::KILL).unwrap();
         drop(first);
@@ -113,6 +114,29 @@ fn a_reset_stops_at_the_first_instruction() {
             assert_eq!(remote.ask(&format!("z0,{spin:x},4")), "OK");
             assert!(remote.monitor("reset").contains("at its first instruction"));
         }
+    }
+}
+
+#[test]
+fn the_guests_time_does_not_pass_while_it_is_held() {
+    const PAUSE: Duration = Duration::from_millis(1500);
+    const TICKS_PER_MILLISECOND: u64 = 10_000;
+    for engine in ENGINES {
+        let program = watcher_of_time();
+        let guest = Guest::waiting(&program, engine, &[]);
+        let mut remote = Remote::attach(&guest);
+        assert_eq!(remote.ask(&format!("Z0,{:x},4", program.address("read"))), "OK");
+        remote.ask("vCont;c");
+        let mut read = || {
+            remote.ask("vCont;s:p1.1");
+            let time = remote.register(10).unwrap();
+            remote.ask("vCont;s:p1.1");
+            time
+        };
+        let before = read();
+        std::thread::sleep(PAUSE);
+        let passed = read() - before;
+        assert!((1..1400 * TICKS_PER_MILLISECOND).contains(&passed), "{passed}");
     }
 }
 

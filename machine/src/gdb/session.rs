@@ -8,11 +8,12 @@ use std::convert::Infallible;
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use gdbstub::conn::Connection;
 use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{DisconnectReason, GdbStub, GdbStubError};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::packets::{self, Cutter, Item};
 use super::stream::{Listener, Stream};
@@ -72,7 +73,12 @@ pub(super) struct Session<'a> {
     cutter: Cutter,
     /// The last answer, for a debugger that got it garbled.
     last: Vec<u8>,
+    /// Until when another debugger waits for this one to go.
+    knocked: Option<Instant>,
 }
+
+/// How long that is: a debugger that was killed may take a moment to vanish.
+const COURTESY: Duration = Duration::from_secs(1);
 
 impl<'a> Session<'a> {
     pub(super) fn new(stream: Stream, listener: &'a Listener, guest: Guest) -> Self {
@@ -85,6 +91,7 @@ impl<'a> Session<'a> {
             told: Told::default(),
             cutter: Cutter::default(),
             last: Vec::new(),
+            knocked: None,
         };
         session.restart();
         session
@@ -127,9 +134,14 @@ impl<'a> Session<'a> {
                     Ok(0) | Err(_) => return End::Detached,
                 }
             }
-            if knocked {
-                // One debugger at a time; the second shall not wait for the first.
-                drop(self.listener.accept());
+            // One debugger at a time; the second shall not wait for ever.
+            match self.knocked {
+                None if knocked => self.knocked = Some(Instant::now() + COURTESY),
+                Some(limit) if Instant::now() >= limit => {
+                    drop(self.listener.accept());
+                    self.knocked = None;
+                }
+                _ => {}
             }
         }
     }
@@ -141,7 +153,14 @@ impl<'a> Session<'a> {
             PollFd::from_borrowed_fd(self.guest.control().event(), PollFlags::IN),
             PollFd::new(self.listener, PollFlags::IN),
         ];
-        match poll(&mut fds, None) {
+        // Who has knocked is known to be there.
+        let (count, timeout) = match self.knocked {
+            None => (fds.len(), None),
+            Some(limit) => (fds.len() - 1, Some(limit.saturating_duration_since(Instant::now()))),
+        };
+        let timeout = timeout
+            .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+        match poll(&mut fds[..count], timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

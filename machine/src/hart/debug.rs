@@ -142,7 +142,8 @@ impl Hart {
     /// Writes memory as the hart addresses it, whatever the permissions.
     ///
     /// # Errors
-    /// When some of it is not mapped, or not there to be written. What is in the same page is written then, or not at all.
+    /// When some of it is not mapped, and then nothing is written; or when a place cannot be written, and then all before its
+    /// page is.
     pub fn write_virtual(&mut self, va: u64, from: &[u8]) -> Result<(), AccessFault> {
         // All pages are looked up before the first is written.
         let mut parts = Vec::new();
