@@ -22,6 +22,7 @@ say "tests on this host"
 # Its qemu-img judges the disk images that tests write.
 need_packages qemu-utils
 cargo build --release --quiet
+need_packages gdb-multiarch
 # The system tests run on translated code here, and once more on the interpreter.
 HARTVM_LOCKSTEP_SECONDS=${HARTVM_LOCKSTEP_SECONDS:-60} cargo test --workspace --release --quiet
 HARTVM_ENGINE=interp cargo test --release --quiet --test system

@@ -214,6 +214,7 @@ Examples:
   hartvm run --kernel linux --cpu max,sv39 --memory 512M --dump-dts
   hartvm run --kernel linux --load overlay.bin,addr=0x88000000 --serial file:log.txt --pidfile hartvm.pid
   hartvm run --firmware none --kernel program.elf --stats --log guest,host,traps:log.txt
+  hartvm run --kernel vmlinux --gdb 1234 --gdb-wait     (gdb-multiarch vmlinux -ex 'target remote :1234')
   perf record -k mono hartvm run --kernel linux --perf map";
 
 /// Flags of `hartvm run`.
@@ -312,6 +313,14 @@ pub(crate) struct RunArgs {
     /// How guest code is executed
     #[arg(long, value_enum, default_value_t = Engine::Jit)]
     pub(crate) engine: Engine,
+
+    /// Let gdb attach at a TCP port or a unix socket; port 0 is any that is free. `target remote :PORT` in gdb-multiarch
+    #[arg(long, value_name = "[ADDR:]PORT|PATH", help_heading = INSIDE)]
+    pub(crate) gdb: Option<machine::gdb::Address>,
+
+    /// Execute nothing before gdb has attached and says so
+    #[arg(long, requires = "gdb", help_heading = INSIDE)]
+    pub(crate) gdb_wait: bool,
 
     /// Print at the end what the engine did: instructions, translations, slow paths, TLB misses
     #[arg(long, help_heading = INSIDE)]

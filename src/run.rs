@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use machine::console::{Input, Sink};
 use machine::cpu_model::CpuModel;
 use machine::disk::DiskOptions;
+use machine::gdb::Server;
 use machine::net::NetOptions;
 use machine::system::Power;
 use machine::{BootDisk, Config, Firmware, Machine, Stats, board};
@@ -63,12 +64,16 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     quit_on_signals(machine.power())?;
     raise_file_limit();
     let instance = Instance::announce(args.name.as_deref(), machine.forwards())?;
+    let gdb = start_gdb(args, &machine)?;
     let raw = RawTerminal::enter();
     let input = feed_input(&machine, raw.is_some())?;
     let start = Instant::now();
     let result = machine.run(!args.no_reboot);
     let elapsed = start.elapsed();
     drop(instance);
+    if let Some(gdb) = gdb {
+        gdb.finish(*result.as_ref().unwrap_or(&1));
+    }
     drop(input);
     sink.close(LAST_OUTPUT);
     drop(raw);
@@ -233,6 +238,15 @@ impl Drop for PidFile<'_> {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(self.0);
     }
+}
+
+/// Lets gdb attach, if it is to, and says where.
+fn start_gdb(args: &RunArgs, machine: &Machine) -> Result<Option<Server>> {
+    let Some(address) = &args.gdb else { return Ok(None) };
+    let server = Server::start(machine, address, args.gdb_wait).context("--gdb")?;
+    let waits = if args.gdb_wait { ", and the guest waits for it" } else { "" };
+    let _ = writeln!(std::io::stderr(), "gdb can attach: target remote {}{waits}", server.address());
+    Ok(Some(server))
 }
 
 /// Prints what the engines did. A standard error that is closed is no failure of the guest.

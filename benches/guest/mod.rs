@@ -44,6 +44,7 @@ impl Guest {
                     assert_eq!(trap.cause, cause::BREAKPOINT, "{trap:x?}");
                     return self.hart.state().instret - before;
                 }
+                Exit::Break => unreachable!("there are no breakpoints"),
             }
         }
     }

@@ -246,11 +246,12 @@ impl Block {
         fetch: impl FnMut(u16) -> Result<u16, E>,
     ) -> Result<Block, E> {
         let mut block = Block::default();
-        block.recut(decoder, start, limit, fetch)?;
+        block.recut(decoder, start, limit, |_| false, fetch)?;
         Ok(block)
     }
 
-    /// As [`Self::cut`], in the buffers of a block that is not needed any more. What is in them after an error means nothing.
+    /// As [`Self::cut`], in the buffers of a block that is not needed any more. The block also ends before every later
+    /// instruction at whose page offset `stop` says so. What is in them after an error means nothing.
     ///
     /// # Errors
     /// As for [`Self::cut`].
@@ -259,6 +260,7 @@ impl Block {
         decoder: &Decoder,
         start: u16,
         limit: usize,
+        stop: impl Fn(u16) -> bool,
         mut fetch: impl FnMut(u16) -> Result<u16, E>,
     ) -> Result<(), E> {
         let mut builder = Builder::new(std::mem::take(&mut self.ops));
@@ -266,6 +268,9 @@ impl Block {
         insns.clear();
         let mut at = start;
         while !builder.ended() && at < 4096 && insns.len() < limit {
+            if at != start && stop(at) {
+                break;
+            }
             let crosses = at == 4094;
             let first = match fetch(at) {
                 Ok(half) => half,

@@ -156,4 +156,6 @@ pub enum Exit {
     Poll,
     /// The instruction at `pc` raised a trap and has not retired.
     Trap(Trap),
+    /// There is a breakpoint at `pc`, and the instruction was not executed.
+    Break,
 }

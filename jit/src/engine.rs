@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use frontend::Decoder;
-use softmmu::{GuestMemory, Mmu};
+use softmmu::{GuestMemory, Mmu, Trap};
 
+use crate::breakpoints::Breakpoints;
 use crate::context::{Exit, Hart, HartState};
 use crate::inspect::Inspect;
 use crate::inspect::log::{Category, Log};
@@ -96,6 +97,37 @@ impl Engine {
             Engine::Interp(interp) => interp.run(hart),
             #[cfg(target_arch = "x86_64")]
             Engine::Native(native) => native.run(hart),
+        }
+    }
+
+    /// Executes one instruction, whatever breakpoint is there.
+    ///
+    /// # Errors
+    /// The trap that it raises; it has not retired then.
+    pub fn step<H: Hart>(&mut self, hart: &mut H) -> Result<(), Trap> {
+        match self {
+            Engine::Interp(interp) => interp.step(hart),
+            #[cfg(target_arch = "x86_64")]
+            Engine::Native(native) => native.step(hart),
+        }
+    }
+
+    /// Replaces the breakpoints. The engines of all harts must be given the same, before any of them runs.
+    pub fn set_breakpoints(&mut self, points: &Arc<Breakpoints>, mmu: &mut Mmu) {
+        mmu.exec_clear_all();
+        match self {
+            Engine::Interp(interp) => interp.set_breakpoints(points),
+            #[cfg(target_arch = "x86_64")]
+            Engine::Native(native) => native.set_breakpoints(points),
+        }
+    }
+
+    /// Whether there is a breakpoint at `pc`.
+    pub fn has_breakpoint(&self, pc: u64) -> bool {
+        match self {
+            Engine::Interp(interp) => interp.breakpoints().contains(pc),
+            #[cfg(target_arch = "x86_64")]
+            Engine::Native(native) => native.breakpoints().contains(pc),
         }
     }
 

@@ -5,6 +5,7 @@
 //! code, which `cache` keeps and a backend makes: `x64` on x86-64 hosts. [`inspect`] shows a user what they do.
 
 mod address_map;
+pub mod breakpoints;
 #[cfg(target_arch = "x86_64")]
 mod cache;
 #[cfg(target_arch = "x86_64")]
@@ -22,6 +23,7 @@ mod x64;
 #[cfg(target_arch = "x86_64")]
 use x64 as backend;
 
+pub use breakpoints::Breakpoints;
 pub use context::{Exit, Hart, HartState};
 pub use engine::{Engine, EngineKind, Shared};
 pub use interp::Interp;

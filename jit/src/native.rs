@@ -9,7 +9,8 @@ use frontend::{Block, Decoder};
 use softmmu::{Mmu, Trap};
 
 use crate::backend::{self, Translator};
-use crate::cache::{CodeCache, Participant, Request, Span};
+use crate::breakpoints::{Breakpoints, View};
+use crate::cache::{CodeCache, Participant, Request, Span, key};
 use crate::codegen::listing::Place;
 use crate::codegen::{exit, status};
 use crate::context::{Callbacks, Exit, Hart, HartState};
@@ -40,6 +41,7 @@ pub struct Native {
     /// How often a block is interpreted before it is translated.
     cold_runs: u8,
     heat: Box<[u8]>,
+    breakpoints: Arc<Breakpoints>,
     stats: EngineStats,
     /// For what is translated.
     block_log: Option<Arc<Log>>,
@@ -74,6 +76,7 @@ impl Native {
             halves: Vec::new(),
             cold_runs: if eager { 0 } else { COLD_RUNS },
             heat: vec![0; 1 << HEAT_BITS].into(),
+            breakpoints: Arc::default(),
             stats: EngineStats::default(),
             block_log: cache.inspect.log(&[Category::Guest, Category::Ir, Category::Host]),
             exit_log: cache.inspect.log(&[Category::Exits]),
@@ -84,6 +87,40 @@ impl Native {
     /// stores themselves.
     pub fn fence_i(&mut self) {
         self.interp.make_stale();
+    }
+
+    /// Replaces the breakpoints. The executable-code cache must have been emptied.
+    pub(crate) fn set_breakpoints(&mut self, points: &Arc<Breakpoints>) {
+        self.breakpoints = Arc::clone(points);
+        self.interp.set_breakpoints(points);
+        self.cache.set_cuts(points.cuts());
+    }
+
+    pub(crate) fn breakpoints(&self) -> &Breakpoints {
+        &self.breakpoints
+    }
+
+    /// Executes one instruction, whatever breakpoint is there.
+    pub(crate) fn step<H: Hart>(&mut self, hart: &mut H) -> Result<(), Trap> {
+        self.participant.set_inside(true);
+        self.answer(hart);
+        let done = self.interp.step(hart);
+        self.participant.set_inside(false);
+        done
+    }
+
+    /// Does what the code cache has asked of this hart; says whether code was to be forgotten.
+    fn answer<H: Hart>(&mut self, hart: &mut H) -> bool {
+        let mut forgotten = false;
+        self.participant.answer(|request| match request {
+            Request::DropWrites(page) => hart.mmu().drop_writes(page),
+            Request::ForgetCode => {
+                hart.mmu().exec_clear_all();
+                self.known.fill(NOTHING_KNOWN);
+                forgotten = true;
+            }
+        });
+        forgotten
     }
 
     /// Counts so far.
@@ -107,15 +144,10 @@ impl Native {
         let mut link = None;
         let mut look_up = true;
         loop {
-            self.participant.answer(|request| match request {
-                Request::DropWrites(page) => hart.mmu().drop_writes(page),
-                Request::ForgetCode => {
-                    hart.mmu().exec_clear_all();
-                    self.known.fill(NOTHING_KNOWN);
-                    // The jump may be in what is forgotten.
-                    link = None;
-                }
-            });
+            if self.answer(hart) {
+                // The jump may be in what is forgotten.
+                link = None;
+            }
             if hart.polled() {
                 return Exit::Poll;
             }
@@ -123,6 +155,7 @@ impl Native {
             let known = if look_up { hart.mmu().exec_lookup(pc) } else { None };
             let code = match known {
                 Some(code) => code,
+                None if self.breakpoints.contains(pc) => return Exit::Break,
                 None => match self.find(hart.mmu(), pc, link.take(), std::mem::replace(&mut look_up, true)) {
                     Err(trap) => return Exit::Trap(trap),
                     Ok(Some(code)) => code,
@@ -208,9 +241,15 @@ impl Native {
         if !fetch.whole_page {
             return Ok(None);
         }
-        let slot = spread(fetch.pa) & ((1 << KNOWN_BITS) - 1);
-        if let (pa, entry) = self.known[slot]
-            && pa == fetch.pa
+        let view = self.breakpoints.view(pc);
+        if view == View::Cut && self.breakpoints.cuts_at((pc & 0xfff) as u16) {
+            // In another mapping of the page there may be a breakpoint here, which no link may jump over.
+            return Ok(None);
+        }
+        let key = key(fetch.pa, view);
+        let slot = spread(key) & ((1 << KNOWN_BITS) - 1);
+        if let (known, entry) = self.known[slot]
+            && known == key
             && trust
         {
             mmu.exec_insert(pc, &fetch, entry);
@@ -224,13 +263,13 @@ impl Native {
             Span { pa: fetch.pa, length: if second.is_some() { 2 } else { 0 } },
             second.map_or_else(Span::default, |second| Span { pa: second.pa, length: 2 }),
         ];
-        let site = link.filter(|&(_, page)| fetch.pa >> 12 == u64::from(page)).map(|(site, _)| site);
-        let found = self.cache.find(code, site).or_else(|| self.translate(mmu, pc, code, site));
+        let site = link.filter(|&(_, page)| key >> 12 == u64::from(page)).map(|(site, _)| site);
+        let found = self.cache.find(code, view, site).or_else(|| self.translate(mmu, pc, code, view, site));
         let Some(entry) = found else { return Ok(None) };
         match second {
             Some(second) => mmu.exec_insert_crossing(pc, &fetch, &second, entry),
             None => {
-                self.known[slot] = (fetch.pa, entry);
+                self.known[slot] = (key, entry);
                 mmu.exec_insert(pc, &fetch, entry);
             }
         }
@@ -238,26 +277,33 @@ impl Native {
     }
 
     /// Translates the block at `pc`, which starts at `code`, if it has been here often enough, and links the jump at `site` to it.
-    fn translate(&mut self, mmu: &Mmu, pc: u64, mut code: [Span; 2], site: Option<u64>) -> Option<u64> {
+    fn translate(
+        &mut self,
+        mmu: &Mmu,
+        pc: u64,
+        mut code: [Span; 2],
+        view: View,
+        site: Option<u64>,
+    ) -> Option<u64> {
         let pa = code[0].pa;
         let heat = heat_slot(&mut self.heat, pa);
         if *heat < self.cold_runs {
             *heat += 1;
             return None;
         }
-        self.cut(mmu, code)?;
+        self.cut(mmu, code, view)?;
         let block = &self.block;
         if code[1].length == 0 {
             code[0].length = length(block);
         }
-        let ticket = self.cache.begin(code)?;
+        let ticket = self.cache.begin(code, view)?;
         // What was read before stores were noticed may have been overwritten unnoticed.
         let halves = code.iter().flat_map(|part| (part.pa..part.pa + part.length).step_by(2));
         if !halves.zip(&self.halves).all(|(pa, half)| mmu.read_code_u16(pa) == Ok(*half)) {
             return None;
         }
         *heat_slot(&mut self.heat, pa) = 0;
-        self.translator.translate(block, (pa >> 12) as u32);
+        self.translator.translate(block, (key(pa, view) >> 12) as u32);
         let size = self.translator.code().len();
         let translator = &mut self.translator;
         let mut placed = false;
@@ -290,7 +336,7 @@ impl Native {
     }
 
     /// Decodes the block that starts at `code` into `block`, and keeps what it read in `halves`.
-    fn cut(&mut self, mmu: &Mmu, code: [Span; 2]) -> Option<()> {
+    fn cut(&mut self, mmu: &Mmu, code: [Span; 2], view: View) -> Option<()> {
         let halves = &mut self.halves;
         halves.clear();
         let (start, page) = ((code[0].pa & 0xfff) as u16, code[0].pa & !0xfff);
@@ -298,7 +344,9 @@ impl Native {
             0 => (frontend::builder::MAX_INSNS, None),
             _ => (1, Some(code[1].pa)),
         };
-        let done = self.block.recut(&self.decoder, start, limit, |at| {
+        let points = &self.breakpoints;
+        let stop = |at| view == View::Cut && points.cuts_at(at);
+        let done = self.block.recut(&self.decoder, start, limit, stop, |at| {
             let pa = if at < 4096 { Some(page + u64::from(at)) } else { second };
             let half = mmu.read_code_u16(pa.ok_or(())?).map_err(drop)?;
             halves.push(half);

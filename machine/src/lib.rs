@@ -8,10 +8,12 @@ mod boot;
 pub mod bus;
 pub mod clock;
 pub mod console;
+pub mod control;
 pub mod cpu_model;
 pub mod devices;
 pub mod disk;
 pub mod fdt;
+pub mod gdb;
 pub mod hart;
 pub mod irq;
 pub mod net;
@@ -404,7 +406,7 @@ impl Machine {
             engine: config.engine,
             inspect,
         };
-        let system = Arc::new(System::new(parts));
+        let system = Arc::new(System::new(parts).map_err(host("give a file descriptor"))?);
         Ok(Self { config, system, tree, boot, uart, console, forwards, room, used: AtomicBool::new(false) })
     }
 
@@ -489,6 +491,10 @@ impl Machine {
             self.boot.set_device_tree(&tree)?;
         }
         self.boot.write_device_tree(&self.system.memory)?;
+        // Before the threads are there, so that a debugger never sees a hart that is yet to be started.
+        for (id, entry) in self.boot.entries(self.config.harts) {
+            self.system.start_hart(id, entry);
+        }
         let mut running = Running { machine: self, threads: Vec::new() };
         for id in 0..self.config.harts {
             let hart = Hart::new(id, &self.config.cpu, &self.system);
@@ -496,9 +502,6 @@ impl Machine {
             let thread =
                 std::thread::Builder::new().name(format!("hart{id}")).spawn(move || hart.run(decoder));
             running.threads.push(thread.map_err(|error| Error::Host("start a thread for a hart", error))?);
-        }
-        for (id, entry) in self.boot.entries(self.config.harts) {
-            self.system.start_hart(id, entry);
         }
         Ok(running)
     }

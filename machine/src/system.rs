@@ -11,6 +11,7 @@ use softmmu::{GuestMemory, PhysBus, Privilege};
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::console::Sink;
+use crate::control::Control;
 use crate::devices::clint::Clint;
 use crate::devices::sifive_test::PowerEvent;
 use crate::devices::uart16550::Uart16550;
@@ -117,6 +118,8 @@ pub struct System {
     pub power: Arc<Power>,
     /// Where the SBI debug console writes.
     pub console: Sink,
+    /// How a debugger holds the harts.
+    pub control: Control,
     /// What the engines of the harts share.
     pub engines: jit::Shared,
     /// Where traps are logged.
@@ -161,13 +164,17 @@ pub struct Parts {
 
 impl System {
     /// A system of `parts` with every hart stopped.
-    pub fn new(parts: Parts) -> Self {
+    ///
+    /// # Errors
+    /// When the host has no file descriptors left.
+    pub fn new(parts: Parts) -> std::io::Result<Self> {
         let Parts { memory, bus, clint, clock, timers, harts, power, console, uart, sbi, engine, inspect } =
             parts;
         let engines = jit::Shared::new(engine, &memory, &inspect);
         let run_states = harts.iter().map(|_| Mutex::new(RunState::Stopped)).collect();
         let stopping = AtomicBool::new(false);
-        Self {
+        Ok(Self {
+            control: Control::new(&harts)?,
             memory,
             clock,
             timers,
@@ -183,7 +190,7 @@ impl System {
             run_states,
             stopping,
             sbi,
-        }
+        })
     }
 
     /// A hart's thread ends, with these counts.

@@ -51,6 +51,7 @@ mod spaces;
 mod tlb;
 mod trap;
 pub mod walk;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -61,6 +62,7 @@ pub use ram::{CodeBitmap, CodeWatcher, GuestMemory, MemoryError, Ram};
 pub use tlb::{Context, EXEC_BITS, EXEC_SLOTS, Entry, ExecEntry, TLB_BITS, TLB_SLOTS};
 pub use trap::{Access, AccessFault, Fault, Privilege, Trap, cause};
 pub use walk::SatpMode;
+pub use watch::{WATCHPOINT, Watchpoint};
 
 /// Bytes of a page.
 pub const PAGE_SIZE: u64 = 4096;

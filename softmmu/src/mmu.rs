@@ -10,6 +10,7 @@ use crate::spaces::{SpaceId, Spaces};
 use crate::tlb::{Context, Reach};
 use crate::trap::{Access, AccessFault, Privilege, Trap};
 use crate::walk::{Rules, SatpMode, pte};
+use crate::watch::Watch;
 use crate::{CACHE_BLOCK, PAGE_SIZE, PhysBus};
 
 /// What translation features the hart has.
@@ -122,6 +123,7 @@ pub struct Mmu {
     /// [`GuestMemory::hidings`] that the tables know of.
     hidings: u64,
     pub(crate) stats: MmuStats,
+    pub(crate) watch: Watch,
     config: MmuConfig,
 }
 
@@ -160,6 +162,7 @@ impl Mmu {
             code_epoch: 0,
             hidings: 0,
             stats: MmuStats::default(),
+            watch: Watch::default(),
             config,
         }
     }
@@ -349,7 +352,7 @@ impl Mmu {
         self.code_epoch += 1;
     }
 
-    fn flush_everything(&mut self) {
+    pub(crate) fn flush_everything(&mut self) {
         self.count_flush();
         self.contexts.flush_all();
         self.flush_translated();

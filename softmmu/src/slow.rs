@@ -5,7 +5,8 @@ use crate::pmp::Pmp;
 use crate::ram::{GuestMemory, HostRef, Word};
 use crate::tlb::Reach;
 use crate::trap::{Access, AccessFault, Fault, Privilege, Trap, cause};
-use crate::walk::{PageTables, Rules, SatpMode, pte};
+use crate::walk::{Leaf, PageTables, Rules, SatpMode, pte};
+use crate::watch::Does;
 use crate::{CACHE_BLOCK, PAGE_SIZE, PHYSICAL_BITS};
 
 /// Where an address is, by the page table alone.
@@ -64,7 +65,7 @@ impl Mmu {
             return Err(Fault::Access.trap(access, va));
         }
         // PMP has no W without R, nor have page tables: what can be stored to can be loaded from.
-        if self.pmp.is_uniform(pa, privilege) {
+        if self.pmp.is_uniform(pa, privilege) && !self.watch.has_page(va) {
             let filled = self.contexts.current_mut().fill(va, pa, access == Access::Store, reach);
             self.stats.fills += u64::from(filled);
         }
@@ -79,6 +80,7 @@ impl Mmu {
             return self.load_across(va, first, size);
         }
         let pa = self.resolve(va, size, Access::Load)?;
+        self.watch.check(va, size, Does::LOAD)?;
         let value = match (self.memory_load(pa, size), pa.is_multiple_of(size)) {
             (Some(value), _) => Ok(value),
             (None, true) => self.bus.read(pa, size as u8),
@@ -99,6 +101,7 @@ impl Mmu {
             return self.store_across(va, first, size, value);
         }
         let pa = self.resolve(va, size, Access::Store)?;
+        self.watch.check(va, size, Does::STORE)?;
         let stored = match (self.memory_store(pa, size, value), pa.is_multiple_of(size)) {
             (Some(()), _) => Ok(()),
             (None, true) => {
@@ -145,6 +148,8 @@ impl Mmu {
         let next = va.wrapping_add(first);
         let pa = self.resolve(va, first, access)?;
         let next_pa = self.resolve(next, size - first, access)?;
+        let does = if access == Access::Store { Does::STORE } else { Does::LOAD };
+        self.watch.check(va, first, does).and_then(|()| self.watch.check(next, size - first, does))?;
         Ok([
             Part { va, pa, offset: 0, length: first as usize },
             Part { va: next, pa: next_pa, offset: first as usize, length: (size - first) as usize },
@@ -222,7 +227,9 @@ impl Mmu {
             let cause = if access == Access::Load { cause::LOAD_MISALIGNED } else { cause::STORE_MISALIGNED };
             return Err(Trap { cause, tval: va });
         }
-        self.resolve(va, size, access)
+        let pa = self.resolve(va, size, access)?;
+        self.watch.check(va, size, if access == Access::Store { Does::BOTH } else { Does::LOAD })?;
+        Ok(pa)
     }
 
     /// Translates the address of an instruction, or of two bytes of one.
@@ -245,7 +252,7 @@ impl Mmu {
         let at_va = |trap: Trap| Trap { tval: va, ..trap };
         let pa = self.resolve(block, CACHE_BLOCK, Access::Store).map_err(at_va)?;
         match self.memory.is_ram(pa, CACHE_BLOCK) {
-            true => Ok(()),
+            true => self.watch.check(block, CACHE_BLOCK, Does::STORE),
             false => Err(Fault::Access.trap(Access::Store, va)),
         }
     }
@@ -269,11 +276,20 @@ impl Mmu {
         if self.regime.data_privilege() == Privilege::Machine || self.rules.mode == SatpMode::Bare {
             return (va >> PHYSICAL_BITS == 0).then_some(va);
         }
+        self.walk_debug(va, |_, _| {}).map(|leaf| leaf.translate(va))
+    }
+
+    /// Walks the page table that `satp` names, at any privilege and whatever the permissions; `seen` is told the address and
+    /// the value of each entry read. `None` if nothing is mapped, or `satp.MODE` is Bare. For debuggers, as
+    /// [`Self::translate_debug`].
+    pub fn walk_debug(&self, va: u64, seen: impl FnMut(u64, u64)) -> Option<Leaf> {
+        if self.rules.mode == SatpMode::Bare {
+            return None;
+        }
         // What S-mode can load with SUM=1 and MXR=1, and A bits that are set without telling, is every valid page.
         let rules =
             Rules { privilege: Privilege::Supervisor, sum: true, mxr: true, svadu: true, ..self.rules };
-        let leaf = rules.walk(va, Access::Load, &mut Untouched(&self.memory)).ok()?;
-        Some(leaf.translate(va))
+        rules.walk(va, Access::Load, &mut Untouched { memory: &self.memory, seen }).ok()
     }
 }
 
@@ -315,11 +331,16 @@ impl PageTables for Tables<'_> {
 }
 
 /// Page tables for a debugger.
-struct Untouched<'a>(&'a GuestMemory);
+struct Untouched<'a, F> {
+    memory: &'a GuestMemory,
+    seen: F,
+}
 
-impl PageTables for Untouched<'_> {
+impl<F: FnMut(u64, u64)> PageTables for Untouched<'_, F> {
     fn read(&mut self, pa: u64) -> Result<u64, AccessFault> {
-        self.0.readable::<u64>(pa).map(HostRef::load).ok_or(AccessFault)
+        let entry = self.memory.readable::<u64>(pa).map(HostRef::load).ok_or(AccessFault)?;
+        (self.seen)(pa, entry);
+        Ok(entry)
     }
 
     fn update(&mut self, _: u64, _: u64, _: u64) -> Result<bool, AccessFault> {

@@ -7,16 +7,9 @@ fn run(line: &str) -> String {
     let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
     let flags = parse(&arguments).and_then(Guest::flags).unwrap_or_else(|error| panic!("{line}: {error}"));
     // Every flag and value is one that `hartvm run` takes.
-    if !flags.iter().any(|flag| flag == "--gdb") || has_flag("gdb") {
-        let command = ["hartvm", "run"].into_iter().map(String::from).chain(flags.iter().cloned());
-        Cli::try_parse_from(command).unwrap_or_else(|error| panic!("{line}: {error}"));
-    }
+    let command = ["hartvm", "run"].into_iter().map(String::from).chain(flags.iter().cloned());
+    Cli::try_parse_from(command).unwrap_or_else(|error| panic!("{line}: {error}"));
     flags.join(" ")
-}
-
-fn has_flag(name: &str) -> bool {
-    let command = Cli::command();
-    command.find_subcommand("run").unwrap().get_arguments().any(|argument| argument.get_long() == Some(name))
 }
 
 /// The refusal of a command line.

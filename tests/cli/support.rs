@@ -132,12 +132,16 @@ impl Running {
         self.stdout.lock().unwrap().clone()
     }
 
+    /// The errors so far.
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.stderr.lock().unwrap()).into_owned()
+    }
+
     /// Waits until the output has `count` bytes.
     pub(crate) fn wait_for_output(&self, count: usize) {
         let start = Instant::now();
         while self.stdout.lock().unwrap().len() < count {
-            let stderr = String::from_utf8_lossy(&self.stderr.lock().unwrap()).into_owned();
-            assert!(start.elapsed() < LIMIT, "no output: {stderr}");
+            assert!(start.elapsed() < LIMIT, "no output: {}", self.stderr());
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -148,7 +152,7 @@ impl Running {
         for gatherer in self.gatherers.drain(..) {
             gatherer.join().unwrap();
         }
-        let stderr = String::from_utf8_lossy(&self.stderr.lock().unwrap()).into_owned();
+        let stderr = self.stderr();
         assert!(!stderr.contains("panicked"), "{stderr}");
         Outcome { status, stdout: self.stdout(), stderr }
     }

@@ -1,4 +1,5 @@
 //! Programs written by hand: instructions with labels.
+#![allow(dead_code, reason = "each test program uses its part of this")]
 
 use std::collections::HashMap;
 
@@ -21,6 +22,8 @@ pub(crate) struct Assembly {
     words: Vec<u32>,
     labels: HashMap<&'static str, usize>,
     branches: Vec<(usize, Opcode, u8, u8, &'static str)>,
+    /// Where the address of a label is made, and in which register.
+    addresses: Vec<(usize, u8, &'static str)>,
 }
 
 impl Assembly {
@@ -41,6 +44,17 @@ impl Assembly {
     pub(crate) fn branch(&mut self, op: Opcode, a: u8, b: u8, to: &'static str) {
         self.branches.push((self.words.len(), op, a, b, to));
         self.words.push(0);
+    }
+
+    /// `la rd, label`
+    pub(crate) fn address_of(&mut self, rd: u8, label: &'static str) {
+        self.addresses.push((self.words.len(), rd, label));
+        self.words.extend([0, 0]);
+    }
+
+    /// The labels with their distances in bytes from the start.
+    pub(crate) fn labels(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.labels.iter().map(|(name, index)| (*name, *index as u64 * 4))
     }
 
     /// `j label`
@@ -64,6 +78,13 @@ impl Assembly {
                 Opcode::Jal => asm::i(op, a, 0, distance),
                 _ => asm::s(op, b, a, distance),
             };
+        }
+        for (index, rd, label) in self.addresses {
+            // auipc, addi: the distance from the first of them.
+            let distance = (self.labels[label] as i64 - index as i64) * 4;
+            assert!(distance.abs() < 2048, "{label} is too far away");
+            self.words[index] = asm::i(Opcode::Auipc, rd, 0, 0);
+            self.words[index + 1] = asm::i(Opcode::Addi, rd, rd, distance);
         }
         self.words
     }

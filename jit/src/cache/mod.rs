@@ -33,6 +33,7 @@ pub(crate) use harts::{Participant, Request};
 
 use crate::address_map::AddressMap;
 use crate::backend;
+use crate::breakpoints::{Cuts, View, is_cut};
 use crate::codegen::{Link, Thunks, listing};
 use crate::inspect::Inspect;
 use crate::inspect::log::{Category, Log};
@@ -52,8 +53,21 @@ const POPULATE: u32 = 64 << 10;
 /// A page whose blocks were killed this many times in a second is interpreted for the rest of it.
 const MAX_KILLS: u32 = 200;
 
-/// Most physical address of a page that can be translated; links name pages by 32 bits.
-const MAX_ADDRESS: u64 = 1 << 44;
+/// Most physical address of a page that can be translated; links name pages and views by 32 bits.
+const MAX_ADDRESS: u64 = CUT;
+
+/// In a block's key: the block is of [`View::Cut`].
+const CUT: u64 = 1 << 43;
+/// The same in [`Page::blocks`].
+const CUT_OFFSET: u16 = 1 << 15;
+
+/// How a block is known: the physical address of its first instruction, and the view.
+pub(crate) fn key(pa: u64, view: View) -> u64 {
+    match view {
+        View::Plain => pa,
+        View::Cut => pa | CUT,
+    }
+}
 
 /// Generated code for the blocks of a machine, shared by its harts.
 pub struct CodeCache {
@@ -70,8 +84,11 @@ pub struct CodeCache {
 type Pages = AddressMap<Page>;
 
 struct Inner {
+    /// By key.
     blocks: AddressMap<Block>,
-    /// Where blocks that cross a page edge go on.
+    /// Before which page offsets blocks of [`View::Cut`] end.
+    cuts: Cuts,
+    /// By key: where blocks that cross a page edge go on.
     second_pages: AddressMap<u64>,
     links: Links,
     pages: Pages,
@@ -117,9 +134,9 @@ impl Span {
 
 #[derive(Default)]
 struct Page {
-    /// Offsets of the blocks that start in the page.
+    /// Offsets of the blocks that start in the page, with [`CUT_OFFSET`].
     blocks: Vec<u16>,
-    /// Blocks that start in another page and end in this one.
+    /// Keys of blocks that start in another page and end in this one.
     crossing: Vec<u64>,
     /// Counts stores to watched granules.
     version: u64,
@@ -162,6 +179,7 @@ enum Watch {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket {
     code: [Span; 2],
+    view: View,
     versions: [u64; 2],
 }
 
@@ -172,10 +190,10 @@ impl Page {
 }
 
 impl Inner {
-    /// Where the guest code of the block at `pa` is.
-    fn code(&self, pa: u64, block: &Block) -> [Span; 2] {
-        let first = Span { pa, length: u64::from(block.length) };
-        let second = match self.second_pages.get(&pa) {
+    /// Where the guest code of the block with this key is.
+    fn code(&self, key: u64, block: &Block) -> [Span; 2] {
+        let first = Span { pa: key & !CUT, length: u64::from(block.length) };
+        let second = match self.second_pages.get(&key) {
             Some(&pa) if block.crosses => Span { pa, length: 2 },
             _ => Span::default(),
         };
@@ -206,6 +224,7 @@ impl CodeCache {
         }
         let inner = Inner {
             blocks: AddressMap::default(),
+            cuts: [0; 32],
             second_pages: AddressMap::default(),
             links: Links::default(),
             pages: AddressMap::default(),
@@ -246,24 +265,25 @@ impl CodeCache {
 
     /// Host address of the code for the block with the guest code `code`, as far as its first byte and its second page say. The
     /// direct jump whose displacement is at `site` is linked to it.
-    pub(crate) fn find(&self, code: [Span; 2], site: Option<u64>) -> Option<u64> {
+    pub(crate) fn find(&self, code: [Span; 2], view: View, site: Option<u64>) -> Option<u64> {
         let inner = &mut *self.inner.lock();
-        let block = inner.blocks.get(&code[0].pa)?;
-        if inner.code(code[0].pa, block)[1] != code[1] {
+        let key = key(code[0].pa, view);
+        let block = inner.blocks.get(&key)?;
+        if inner.code(key, block)[1] != code[1] {
             return None;
         }
         let address = self.arena.address(block.entry);
-        self.link(inner, site, code[0].pa);
+        self.link(inner, site, key);
         Some(address)
     }
 
     /// Asks to translate the block with the guest code `code`. Its bytes are watched from now on if that is granted; they must
     /// be read after that.
-    pub(crate) fn begin(&self, code: [Span; 2]) -> Option<Ticket> {
+    pub(crate) fn begin(&self, code: [Span; 2], view: View) -> Option<Ticket> {
         let mut inner = self.inner.lock();
         let first = self.watch(&mut inner, code[0])?;
         let second = if code[1].length == 0 { 0 } else { self.watch(&mut inner, code[1])? };
-        Some(Ticket { code, versions: [first, second] })
+        Some(Ticket { code, view, versions: [first, second] })
     }
 
     /// Watches a part of a page; its version, if every store to it is noticed now.
@@ -304,15 +324,16 @@ impl CodeCache {
     ) -> Option<u64> {
         let mut inner = self.inner.lock();
         let pa = ticket.code[0].pa;
-        if let Some(block) = inner.blocks.get(&pa) {
-            if inner.code(pa, block) == ticket.code {
+        let key = key(pa, ticket.view);
+        if let Some(block) = inner.blocks.get(&key) {
+            if inner.code(key, block) == ticket.code {
                 // Another hart was faster.
                 let address = self.arena.address(block.entry);
-                self.link(&mut inner, site, pa);
+                self.link(&mut inner, site, key);
                 return Some(address);
             }
             // The same first half of an instruction, but another page follows it now.
-            self.remove(&mut inner, pa);
+            self.remove(&mut inner, key);
         }
         let entry = self.allocate(&mut inner, size as u32)?;
         // Both can take the last other block from a page, which ends the watch; so the versions are compared after them.
@@ -329,36 +350,38 @@ impl CodeCache {
         let [first, second] = ticket.code;
         let crosses = second.length != 0;
         let block = Block { entry, length: first.length as u16, crosses, incoming: List::default() };
-        inner.blocks.insert(pa, block);
-        inner.pages.entry(first.page()).or_default().blocks.push((pa & (PAGE_SIZE - 1)) as u16);
+        inner.blocks.insert(key, block);
+        let cut = if ticket.view == View::Cut { CUT_OFFSET } else { 0 };
+        let offset = (pa & (PAGE_SIZE - 1)) as u16 | cut;
+        inner.pages.entry(first.page()).or_default().blocks.push(offset);
         if crosses {
-            inner.second_pages.insert(pa, second.pa);
-            inner.pages.entry(second.page()).or_default().crossing.push(pa);
+            inner.second_pages.insert(key, second.pa);
+            inner.pages.entry(second.page()).or_default().crossing.push(key);
         }
         inner.stats.blocks += 1;
         inner.stats.insns += insns as u64;
         inner.stats.bytes += size as u64;
         inner.stats.arena_used = inner.stats.arena_used.max(u64::from(entry) + size as u64);
         for link in links {
-            self.link_in(&mut inner, entry + link.field, (pa & !(PAGE_SIZE - 1)) + u64::from(link.target));
+            self.link_in(&mut inner, entry + link.field, (key & !(PAGE_SIZE - 1)) + u64::from(link.target));
         }
-        self.link(&mut inner, site, pa);
+        self.link(&mut inner, site, key);
         Some(self.arena.address(entry))
     }
 
-    /// Links the direct jump whose displacement is at the host address `site` to the block at `pa`.
-    fn link(&self, inner: &mut Inner, site: Option<u64>, pa: u64) {
+    /// Links the direct jump whose displacement is at the host address `site` to the block with this key.
+    fn link(&self, inner: &mut Inner, site: Option<u64>, key: u64) {
         // A hart that has not answered yet may come from a region whose links have been forgotten already.
         let field =
             site.and_then(|site| self.arena.offset(site)).filter(|field| !inner.retiring.contains(field));
         if let Some(field) = field {
-            self.link_in(inner, field, pa);
+            self.link_in(inner, field, key);
         }
     }
 
-    fn link_in(&self, inner: &mut Inner, field: u32, pa: u64) {
+    fn link_in(&self, inner: &mut Inner, field: u32, key: u64) {
         let Inner { blocks, links, .. } = inner;
-        let Some(block) = blocks.get_mut(&pa) else { return };
+        let Some(block) = blocks.get_mut(&key) else { return };
         let displacement = (block.entry + backend::BODY).wrapping_sub(field + 4);
         // A block in two pages is entered only where both have been looked up.
         if block.crosses || self.arena.displacement(field) == displacement {
@@ -369,20 +392,42 @@ impl CodeCache {
         inner.stats.links += 1;
     }
 
+    /// Sets before which page offsets blocks of [`View::Cut`] end. No hart is in its engine, and none enters it with other
+    /// cuts than these.
+    pub(crate) fn set_cuts(&self, cuts: &Cuts) {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        let old = std::mem::replace(&mut inner.cuts, *cuts);
+        let added: Cuts = std::array::from_fn(|word| cuts[word] & !old[word]);
+        if added == [0; 32] {
+            return;
+        }
+        // Blocks that end at a cut which is gone are shorter than they need be, and right.
+        let overlaps = |(key, block): (&u64, &Block)| {
+            let start = (key & (PAGE_SIZE - 1)) as u16;
+            let offsets = start..(start + block.length).min(PAGE_SIZE as u16);
+            (key & CUT != 0 && offsets.step_by(2).any(|offset| is_cut(&added, offset))).then_some(*key)
+        };
+        let killed: Vec<u64> = inner.blocks.iter().filter_map(overlaps).collect();
+        for key in killed {
+            self.remove(inner, key);
+        }
+    }
+
     /// Takes a block back: nothing leads to it any more but a diverted entry.
-    fn remove(&self, inner: &mut Inner, pa: u64) {
-        let Some(mut block) = inner.blocks.remove(&pa) else { return };
-        let code = inner.code(pa, &block);
+    fn remove(&self, inner: &mut Inner, key: u64) {
+        let Some(mut block) = inner.blocks.remove(&key) else { return };
+        let code = inner.code(key, &block);
         for jump in inner.links.iter(block.incoming) {
             self.arena.patch(jump.field, jump.unlinked);
         }
         inner.links.clear(&mut block.incoming);
-        inner.second_pages.remove(&pa);
+        inner.second_pages.remove(&key);
         self.arena.divert(block.entry, self.thunks.dead);
         for part in code.into_iter().filter(|part| part.length != 0) {
             let Some(page) = inner.pages.get_mut(&part.page()) else { continue };
-            page.blocks.retain(|&offset| part.page() + u64::from(offset) != pa);
-            page.crossing.retain(|&other| other != pa);
+            page.blocks.retain(|&offset| key_at(part.page(), offset) != key);
+            page.crossing.retain(|&other| other != key);
             if page.is_empty() && page.watch == Watch::Complete {
                 self.memory.unwatch_code(part.page());
                 page.version += 1;
@@ -426,14 +471,14 @@ impl CodeCache {
         inner.retiring = region.clone();
         let Inner { blocks, links, .. } = &mut *inner;
         let mut old = Vec::new();
-        for (&pa, block) in blocks.iter_mut() {
+        for (&key, block) in blocks.iter_mut() {
             links.retain(&mut block.incoming, |jump| !region.contains(&jump.field));
             if region.contains(&block.entry) {
-                old.push(pa);
+                old.push(key);
             }
         }
-        for &pa in &old {
-            self.remove(inner, pa);
+        for &key in &old {
+            self.remove(inner, key);
         }
         let Inner { harts, stats, .. } = inner;
         if !old.is_empty() {
@@ -448,6 +493,12 @@ impl CodeCache {
             }
         }
     }
+}
+
+/// The key of the block at an element of [`Page::blocks`].
+fn key_at(page: u64, offset: u16) -> u64 {
+    let view = if offset & CUT_OFFSET == 0 { View::Plain } else { View::Cut };
+    key(page + u64::from(offset & !CUT_OFFSET), view)
 }
 
 /// Where the first block of the arena goes: behind the shared code.
@@ -480,7 +531,7 @@ impl CodeCache {
         let Some(page) = inner.pages.get_mut(&written.page()) else { return };
         page.version += 1;
         let empty = page.is_empty();
-        let offsets = page.blocks.iter().map(|&offset| written.page() + u64::from(offset));
+        let offsets = page.blocks.iter().map(|&offset| key_at(written.page(), offset));
         let starts: Vec<u64> = offsets.chain(page.crossing.iter().copied()).collect();
         let hit = |start: &u64| {
             let block = inner.blocks.get(start);
@@ -499,6 +550,7 @@ impl CodeCache {
         for start in killed {
             inner.stats.killed += 1;
             if let Some(log) = &self.log {
+                let start = start & !CUT;
                 log.write(format_args!(
                     "a store of {length} bytes at pa {pa:#x} killed the block at pa {start:#x}"
                 ));
@@ -530,7 +582,7 @@ mod tests {
     fn publish(cache: &CodeCache, code: [Span; 2]) -> Option<u64> {
         // The first instruction of an entry has at least five bytes.
         const NOPS: [u8; 16] = [0x90; 16];
-        cache.publish(cache.begin(code)?, 1, NOPS.len(), None, |_| (&NOPS, &[]))
+        cache.publish(cache.begin(code, View::Plain)?, 1, NOPS.len(), None, |_| (&NOPS, &[]))
     }
 
     #[test]
@@ -550,10 +602,10 @@ mod tests {
     fn a_store_to_either_page_kills_a_block_across_them() {
         for written in [START, RAM + PAGE_SIZE] {
             let (memory, cache) = cache();
-            assert_eq!(publish(&cache, across(1)), cache.find(across(1), None));
-            assert!(cache.find(across(1), None).is_some());
+            assert_eq!(publish(&cache, across(1)), cache.find(across(1), View::Plain, None));
+            assert!(cache.find(across(1), View::Plain, None).is_some());
             memory.write(written, &[0xff]).unwrap();
-            assert_eq!(cache.find(across(1), None), None, "{written:#x}");
+            assert_eq!(cache.find(across(1), View::Plain, None), None, "{written:#x}");
         }
     }
 
@@ -561,12 +613,46 @@ mod tests {
     fn a_block_whose_second_page_is_another_now_is_watched_too() {
         let (memory, cache) = cache();
         publish(&cache, across(1)).unwrap();
-        assert_eq!(cache.find(across(2), None), None);
+        assert_eq!(cache.find(across(2), View::Plain, None), None);
         // The first attempt may find that the old block's end has ended the watch of the first page.
         let entry = publish(&cache, across(2)).or_else(|| publish(&cache, across(2)));
-        assert!(entry.is_some() && cache.find(across(2), None) == entry);
-        assert_eq!(cache.find(across(1), None), None);
+        assert!(entry.is_some() && cache.find(across(2), View::Plain, None) == entry);
+        assert_eq!(cache.find(across(1), View::Plain, None), None);
         memory.write(START, &[0xff]).unwrap();
-        assert_eq!(cache.find(across(2), None), None);
+        assert_eq!(cache.find(across(2), View::Plain, None), None);
+    }
+
+    /// Publishes a block of four instructions, without links.
+    fn publish_in(cache: &CodeCache, pa: u64, view: View) -> Option<u64> {
+        const NOPS: [u8; 16] = [0x90; 16];
+        let code = [Span { pa, length: 16 }, Span::default()];
+        cache.publish(cache.begin(code, view)?, 4, NOPS.len(), None, |_| (&NOPS, &[]))
+    }
+
+    #[test]
+    fn the_views_of_a_page_are_apart_and_new_cuts_kill_only_what_they_are_in() {
+        let (memory, cache) = cache();
+        let code = |pa| [Span { pa, length: 0 }, Span::default()];
+        let found = |pa, view| cache.find(code(pa), view, None);
+        for pa in [RAM, RAM + 0x10, RAM + 0x20] {
+            let (plain, cut) = (publish_in(&cache, pa, View::Plain), publish_in(&cache, pa, View::Cut));
+            assert!(plain.is_some() && cut.is_some() && plain != cut);
+            assert_eq!((found(pa, View::Plain), found(pa, View::Cut)), (plain, cut));
+        }
+        let mut cuts: Cuts = [0; 32];
+        cuts[0] = 1 << (0x14 / 2);
+        cache.set_cuts(&cuts);
+        assert!([RAM, RAM + 0x20].iter().all(|&pa| found(pa, View::Cut).is_some()));
+        assert_eq!(found(RAM + 0x10, View::Cut), None);
+        assert!(found(RAM + 0x10, View::Plain).is_some());
+        // A cut where a block starts kills it, too: links lead there. Cuts that were there before kill nothing.
+        cuts[0] |= 1;
+        assert!(publish_in(&cache, RAM + 0x10, View::Cut).is_some());
+        cache.set_cuts(&cuts);
+        assert_eq!(found(RAM, View::Cut), None);
+        assert!(found(RAM + 0x10, View::Cut).is_some());
+        // A store kills the blocks of both views.
+        memory.write(RAM + 0x22, &[0xff]).unwrap();
+        assert_eq!((found(RAM + 0x20, View::Plain), found(RAM + 0x20, View::Cut)), (None, None));
     }
 }

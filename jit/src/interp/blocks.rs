@@ -9,6 +9,7 @@ use frontend::{Block, Decoder};
 use softmmu::{Mmu, Trap, cause};
 
 use crate::address_map::AddressMap;
+use crate::breakpoints::{Breakpoints, View};
 use crate::inspect::log::Log;
 
 struct Cached {
@@ -29,8 +30,12 @@ pub(super) struct Blocks {
     epoch: u64,
     /// A block that must not be found again: it depends on two pages, or on permissions finer than a page.
     single: Option<Block>,
+    pub(super) breakpoints: Arc<Breakpoints>,
     log: Option<Arc<Log>>,
 }
+
+/// Added to the physical address of a block of [`View::Cut`].
+const CUT: u64 = 1;
 
 impl Blocks {
     pub(super) fn new(decoder: Arc<Decoder>, limit: usize, log: Option<Arc<Log>>) -> Self {
@@ -41,6 +46,7 @@ impl Blocks {
             by_address: AddressMap::default(),
             epoch: 0,
             single: None,
+            breakpoints: Arc::default(),
             log,
         }
     }
@@ -55,6 +61,13 @@ impl Blocks {
         self.epoch += 1;
     }
 
+    pub(super) fn set_breakpoints(&mut self, points: &Arc<Breakpoints>) {
+        if points.cuts() != self.breakpoints.cuts() {
+            self.by_address.retain(|key, _| key & CUT == 0);
+        }
+        self.breakpoints = Arc::clone(points);
+    }
+
     /// The block at virtual address `pc`, decoded now if need be. Leaves its index in the MMU's executable-code cache if `enter`.
     #[cold]
     pub(super) fn find(&mut self, mmu: &mut Mmu, pc: u64, enter: bool) -> Result<&Block, Trap> {
@@ -63,20 +76,24 @@ impl Blocks {
             let block = self.cut_single(mmu, pc)?;
             return Ok(self.single.insert(block));
         }
-        let index = match self.by_address.get(&fetch.pa) {
+        let (points, key) = match self.breakpoints.view(pc) {
+            View::Plain => (None, fetch.pa),
+            View::Cut => (Some(&*self.breakpoints), fetch.pa | CUT),
+        };
+        let index = match self.by_address.get(&key) {
             Some(&index) => {
                 let cached = &mut self.cached[index as usize];
                 if cached.epoch != self.epoch {
                     if same_code(mmu, fetch.pa, &cached.code) {
                         cached.epoch = self.epoch;
                     } else {
-                        *cached = decode(&self.decoder, mmu, pc, fetch.pa, self.epoch)?;
+                        *cached = decode(&self.decoder, mmu, pc, fetch.pa, self.epoch, points)?;
                     }
                 }
                 index
             }
             None => {
-                let cached = decode(&self.decoder, mmu, pc, fetch.pa, self.epoch)?;
+                let cached = decode(&self.decoder, mmu, pc, fetch.pa, self.epoch, points)?;
                 if let Some(log) = &self.log {
                     let start = cached.block.start;
                     let read = |at: u16| cached.code.get(usize::from(at - start) / 2).copied();
@@ -91,7 +108,7 @@ impl Blocks {
                 }
                 let index = self.cached.len() as u32;
                 self.cached.push(cached);
-                self.by_address.insert(fetch.pa, index);
+                self.by_address.insert(key, index);
                 index
             }
         };
@@ -102,7 +119,7 @@ impl Blocks {
     }
 
     /// One instruction, each half of it translated and checked by itself.
-    fn cut_single(&self, mmu: &mut Mmu, pc: u64) -> Result<Block, Trap> {
+    pub(super) fn cut_single(&self, mmu: &mut Mmu, pc: u64) -> Result<Block, Trap> {
         let page = pc & !0xfff;
         Block::cut(&self.decoder, (pc & 0xfff) as u16, 1, |at| {
             let address = page.wrapping_add(u64::from(at));
@@ -116,11 +133,20 @@ fn read(mmu: &Mmu, pa: u64, va: u64) -> Result<u16, Trap> {
     mmu.read_code_u16(pa).map_err(|_| Trap { cause: cause::INSTRUCTION_ACCESS_FAULT, tval: va })
 }
 
-fn decode(decoder: &Decoder, mmu: &Mmu, pc: u64, pa: u64, epoch: u64) -> Result<Cached, Trap> {
+fn decode(
+    decoder: &Decoder,
+    mmu: &Mmu,
+    pc: u64,
+    pa: u64,
+    epoch: u64,
+    points: Option<&Breakpoints>,
+) -> Result<Cached, Trap> {
     let mut code = Vec::with_capacity(32);
     let start = (pc & 0xfff) as u16;
     let page_pa = pa & !0xfff;
-    let block = Block::cut(decoder, start, frontend::builder::MAX_INSNS, |at| {
+    let stop = |at| points.is_some_and(|points| points.cuts_at(at));
+    let mut block = Block::default();
+    block.recut(decoder, start, frontend::builder::MAX_INSNS, stop, |at| {
         let half = read(mmu, page_pa + u64::from(at), (pc & !0xfff).wrapping_add(u64::from(at)))?;
         code.push(half);
         Ok::<u16, Trap>(half)

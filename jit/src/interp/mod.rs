@@ -11,6 +11,7 @@ use frontend::ir::{Code, Op};
 use frontend::{Block, Decoder};
 use softmmu::{Mmu, Trap, cause};
 
+use crate::breakpoints::Breakpoints;
 use crate::context::{Exit, Hart, mstatus};
 use crate::inspect::log::Log;
 use alu::*;
@@ -64,6 +65,7 @@ impl Interp {
             let pc = hart.state().pc;
             let block = match hart.mmu().exec_lookup(pc) {
                 Some(index) => self.blocks.get(index),
+                None if self.blocks.breakpoints.contains(pc) => return Exit::Break,
                 None => match self.blocks.find(hart.mmu(), pc, true) {
                     Ok(block) => block,
                     Err(trap) => return Exit::Trap(trap),
@@ -73,6 +75,22 @@ impl Interp {
                 return Exit::Trap(trap);
             }
         }
+    }
+
+    /// Replaces the breakpoints. The executable-code cache must have been emptied.
+    pub(crate) fn set_breakpoints(&mut self, points: &Arc<Breakpoints>) {
+        self.blocks.set_breakpoints(points);
+    }
+
+    pub(crate) fn breakpoints(&self) -> &Breakpoints {
+        &self.blocks.breakpoints
+    }
+
+    /// Executes one instruction, whatever breakpoint is there.
+    pub(crate) fn step<H: Hart>(&mut self, hart: &mut H) -> Result<(), Trap> {
+        let pc = hart.state().pc;
+        let block = self.blocks.cut_single(hart.mmu(), pc)?;
+        execute(hart, &block)
     }
 
     /// Runs one block, without the executable-code cache.

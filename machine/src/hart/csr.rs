@@ -61,7 +61,7 @@ const COUNTEREN: u64 = 0xffff_ffff;
 const COUNTINHIBIT: u64 = 0b101;
 
 /// Without F, FS is Off for good, and fcsr is not there (Privileged 3.1.6.6).
-const MISA_F: u64 = 1 << 5;
+pub(super) const MISA_F: u64 = 1 << 5;
 
 const HPMCOUNTER31: u16 = name::HPMCOUNTER3 + 28;
 const MHPMCOUNTER31: u16 = name::MHPMCOUNTER3 + 28;

@@ -1,7 +1,7 @@
 //! A hart: registers, CSRs, memory view, and the thread that runs them.
 
 pub mod csr;
-mod debug;
+pub mod debug;
 mod helpers;
 mod sbi;
 pub mod shared;
@@ -14,6 +14,7 @@ use frontend::{Decoder, Extension};
 use jit::{Engine, Exit, HartState};
 use softmmu::{Mmu, Privilege, Regime, SatpMode};
 
+use crate::control::Stop;
 use crate::cpu_model::CpuModel;
 use crate::system::{Entry, RunState, System};
 use csr::{Csrs, envcfg, irq, mstatus};
@@ -49,6 +50,8 @@ pub struct Hart {
     /// A `fence.i` has to be carried out before the next instruction.
     code_stale: bool,
     pauses: u32,
+    /// Which [`crate::control::Points`] the hart has.
+    points: u64,
     shared: Arc<HartShared>,
     system: Arc<System>,
 }
@@ -75,6 +78,7 @@ impl Hart {
             resume: None,
             code_stale: false,
             pauses: 0,
+            points: 0,
             shared: Arc::clone(&system.harts[id]),
             system: Arc::clone(system),
         };
@@ -89,11 +93,14 @@ impl Hart {
     pub fn run(mut self, decoder: Decoder) {
         let mut engine = self.engine(decoder);
         self.shared.set_thread(std::thread::current());
-        while !self.system.is_stopping() {
+        let system = Arc::clone(&self.system);
+        system.control.arrive(self.id);
+        while !system.is_stopping() {
             if self.prepare(&mut engine) {
                 self.execute(&mut engine);
             }
         }
+        system.control.leave(self.id);
         self.system.add_stats(&engine.stats(&self.state, &self.mmu));
     }
 
@@ -112,26 +119,24 @@ impl Hart {
             self.code_stale = false;
             engine.fence_i(&mut self.mmu);
         }
-        match self.system.next_state(self.id) {
-            RunState::Running | RunState::Suspended => {}
-            RunState::Start(entry) => self.start(entry),
-            RunState::Stopped => {
-                self.shared.park(None);
-                return false;
-            }
+        let state = self.system.next_state(self.id);
+        if let RunState::Start(entry) = state {
+            self.start(entry);
+        }
+        if self.system.control.calls(self.id) && self.attend(engine) {
+            return false;
+        }
+        if state == RunState::Stopped {
+            self.shared.park(None);
+            return false;
         }
         self.update_timers();
         if self.waiting {
             if !self.wakes() {
-                let timeout = self.system.clock.until(self.next_deadline());
-                self.shared.park(timeout);
+                self.sleep();
                 return false;
             }
-            self.waiting = false;
-            if let Some(entry) = self.resume.take() {
-                self.system.set_state(self.id, RunState::Running);
-                self.start(entry);
-            }
+            self.wake();
         }
         if let Some(number) = self.deliverable() {
             self.take_interrupt(number);
@@ -140,8 +145,34 @@ impl Hart {
     }
 
     fn execute(&mut self, engine: &mut Engine) {
-        while let Exit::Trap(trap) = engine.run(self) {
-            self.take_exception(trap);
+        loop {
+            match engine.run(self) {
+                Exit::Poll => return,
+                Exit::Trap(trap) if trap.cause == softmmu::WATCHPOINT => {
+                    self.system.control.stop(self.id, Stop::Watchpoint(trap.tval));
+                    return;
+                }
+                Exit::Trap(trap) => self.take_exception(trap),
+                Exit::Break => {
+                    self.system.control.stop(self.id, Stop::Breakpoint(self.state.pc));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sleeps until the hart is kicked or its next timer is due.
+    fn sleep(&mut self) {
+        let timeout = self.system.clock.until(self.next_deadline());
+        self.shared.park(timeout);
+    }
+
+    /// Ends WFI, or a suspend call.
+    fn wake(&mut self) {
+        self.waiting = false;
+        if let Some(entry) = self.resume.take() {
+            self.system.set_state(self.id, RunState::Running);
+            self.start(entry);
         }
     }
 
@@ -174,7 +205,7 @@ impl Hart {
     }
 
     /// `fence.i`, also as a request of another hart: before the next instruction.
-    fn order_code(&mut self) {
+    pub(crate) fn order_code(&mut self) {
         self.code_stale = true;
         self.shared.kick();
     }

@@ -169,7 +169,11 @@ impl Platform for Hart {
     }
 
     fn load_virtual(&mut self, address: u64) -> Result<u64, Trap> {
-        self.mmu.load_u64(address)
+        // It is the firmware that loads.
+        let watching = self.mmu.set_watching(false);
+        let value = self.mmu.load_u64(address);
+        self.mmu.set_watching(watching);
+        value
     }
 
     fn console_write(&mut self, bytes: &[u8]) -> Option<usize> {

@@ -7,6 +7,7 @@ mod random;
 mod regimes;
 mod threads;
 mod walks;
+mod watch;
 
 use std::sync::{Arc, Mutex};
 
