@@ -172,7 +172,7 @@ impl Translator {
     }
 
     pub(super) fn constant(&self, constant: Constant) -> Rm {
-        Rm::Arena(constant.place(&self.thunks))
+        Rm::Arena(constant.place())
     }
 
     /// Where a floating-point register is.

@@ -30,16 +30,18 @@ use frontend::ir::{Code, Follow, Helper, Op, Shape};
 use asm::{Asm, Cc, Label, Width, op};
 use regs::{Loc, Pins, RAX, RCX, field};
 
+use crate::cache::Arena;
 use crate::codegen::exchange::Exchange;
 use crate::codegen::{Link, Thunks, demand, float, runs};
 
-pub(crate) use listing::disassemble;
-pub(crate) use regs::BIAS;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use {listing::disassemble, regs::BIAS};
 
 /// Offset of a block's body from its entry. Links lead to the body: they stay in the page.
-pub(crate) const BODY: u32 = 11;
+const BODY: u32 = 11;
 
 /// Whether this host has the instructions that generated code uses.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn is_supported() -> bool {
     std::is_x86_feature_detected!("avx")
         && std::is_x86_feature_detected!("fma")
@@ -48,6 +50,19 @@ pub(crate) fn is_supported() -> bool {
         && std::is_x86_feature_detected!("lzcnt")
         && std::is_x86_feature_detected!("popcnt")
         && std::is_x86_feature_detected!("pclmulqdq")
+}
+
+/// The word of a link at `field` of the arena that leads to the body of the block at `entry`.
+pub(crate) fn link_word(field: u32, entry: u32) -> u32 {
+    (entry + BODY).wrapping_sub(field + 4)
+}
+
+/// Makes the block at `entry`, which other threads may be entering, lead to `target`: a jump of five bytes goes over its first
+/// instruction, which is at least as long.
+pub(crate) fn divert(arena: &Arena, entry: u32, target: u32) {
+    let displacement = target.wrapping_sub(entry + 5);
+    let jump = 0xe9 | u64::from(displacement) << 8;
+    arena.patch_pair(entry, |old| old & !0xff_ffff_ffff | jump);
 }
 
 type Cold = Box<dyn FnOnce(&mut Translator)>;
