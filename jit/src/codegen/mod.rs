@@ -10,6 +10,8 @@ pub(crate) mod float;
 #[cfg(test)]
 pub(crate) mod golden;
 pub(crate) mod listing;
+#[cfg(test)]
+mod parity;
 pub(crate) mod runs;
 
 /// A direct jump that can be linked to another block of the same page.

@@ -16,7 +16,7 @@ mod exchange;
 mod fp;
 mod fp_convert;
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 mod listing;
 mod mem;
 mod regs;
