@@ -63,7 +63,7 @@ impl Translator {
             return self.note_result(op);
         }
         match op.code {
-            FpOn => return self.fp_on(op),
+            FpOn => return self.fp_on(op, self.site(op.at)),
             FConst => self.f_const(op.rd, op.imm as u64),
             FAdd => self.arithmetic(binary::ADD, op),
             FSub => self.arithmetic(binary::SUB, op),
@@ -105,7 +105,8 @@ impl Translator {
         }
     }
 
-    fn fp_on(&mut self, op: &Op) {
+    /// Makes the floating-point registers live, at a site.
+    pub(super) fn fp_on(&mut self, op: &Op, site: u32) {
         let dirty = op.aux != 0;
         let (off, on) = (self.asm.label(), self.asm.label());
         self.asm.ldrb(X16, field!(native.fp_live));
@@ -118,7 +119,7 @@ impl Translator {
             self.asm.b_cc(Cc::Equal, off);
         }
         self.asm.bind(on);
-        let (site, bits) = (self.site(op.at), op.imm as u32);
+        let bits = op.imm as u32;
         self.cold_branch(off, on, move |t| {
             t.asm.mov_imm(X17, site.into());
             t.asm.mov_imm(X16, bits.into());

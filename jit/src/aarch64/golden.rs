@@ -11,7 +11,7 @@ use crate::codegen::golden::{self, Host, PAGE, Registers, state_name};
 /// Bytes that every block begins with: the entry, and the count of instructions.
 const BEGIN: usize = 12;
 /// What ends a block here.
-const MARK: [&str; 2] = ["mov x16, #0x1", "str x16, [state.x31]"];
+const MARK: [&str; 2] = ["mov x16, #0x1", "str x16, [state.x27]"];
 
 struct Aarch64 {
     translator: Translator,
@@ -22,11 +22,11 @@ struct Aarch64 {
 impl Host for Aarch64 {
     const NAME: &'static str = "aarch64";
     const REGISTERS: Registers = Registers {
-        pinned: [10, 2, 20],
+        pinned: [10, 2, 31],
         memory: [22, 23, 24],
         f_pinned: [10, 11, 12, 13],
         f_memory: [28, 29, 30, 31],
-        mark: 31,
+        mark: 27,
     };
 
     fn listing(&mut self, block: &Block) -> Vec<String> {

@@ -292,13 +292,14 @@ impl CodeCache {
         (page.watch == Watch::Complete).then_some(page.version)
     }
 
-    /// Publishes a block of `size` bytes: `place` is given the code's offset in the arena and returns the code. Gives the code's
+    /// Publishes a block of `size` bytes, `usual` of which are run usually: `place` is given the code's offset in the arena and returns the code. Gives the code's
     /// host address, or nothing if a page was written since the ticket was given, or there is no memory now. The direct jump
     /// whose displacement is at `site` is linked to the block.
     pub(crate) fn publish<'a>(
         &self,
         ticket: Ticket,
         insns: usize,
+        usual: usize,
         size: usize,
         site: Option<u64>,
         place: impl FnOnce(u32) -> (&'a [u8], &'a [Link]),
@@ -342,6 +343,7 @@ impl CodeCache {
         inner.stats.blocks += 1;
         inner.stats.insns += insns as u64;
         inner.stats.bytes += size as u64;
+        inner.stats.usual_bytes += usual as u64;
         inner.stats.arena_used = inner.stats.arena_used.max(u64::from(entry) + size as u64);
         for link in links {
             self.link_in(&mut inner, entry + link.field, (pa & !(PAGE_SIZE - 1)) + u64::from(link.target));
@@ -534,7 +536,7 @@ mod tests {
     fn publish(cache: &CodeCache, code: [Span; 2]) -> Option<u64> {
         // Nobody runs it.
         const NOPS: [u8; 16] = [0; 16];
-        cache.publish(cache.begin(code)?, 1, NOPS.len(), None, |_| (&NOPS, &[]))
+        cache.publish(cache.begin(code)?, 1, NOPS.len(), NOPS.len(), None, |_| (&NOPS, &[]))
     }
 
     #[test]

@@ -31,7 +31,7 @@ use asm::{Asm, Cc, Label, Width, op};
 use regs::{Loc, Pins, RAX, RCX, field};
 
 use crate::cache::Arena;
-use crate::codegen::exchange::Exchange;
+use crate::codegen::exchange::{Exchange, live_throughout};
 use crate::codegen::{Link, Thunks, demand, float, runs};
 
 #[cfg(target_arch = "x86_64")]
@@ -77,6 +77,8 @@ pub(crate) struct Translator {
     data: Vec<(Label, Op)>,
     /// Bytes of the code before that.
     instructions: u32,
+    /// Bytes of the code that is not cold.
+    usual: u32,
     links: Vec<Link>,
     /// Page offsets of the block's instructions.
     insns: Vec<u16>,
@@ -118,6 +120,7 @@ impl Translator {
             spare: Vec::new(),
             data: Vec::new(),
             instructions: 0,
+            usual: 0,
             links: Vec::new(),
             insns: Vec::new(),
             boxed: 0,
@@ -149,6 +152,11 @@ impl Translator {
         self.asm.rm(Width::Q, &[op::STORE], RAX, Loc::Slot(field!(page)));
         assert_eq!(self.asm.here(), BODY);
         self.exchange_in(block);
+        let first = live_throughout(block);
+        if let Some(op) = first {
+            // Nothing of the block has been counted yet.
+            self.fp_on(op, op.at.into());
+        }
         self.body = self.asm.bind_here();
         self.asm.rm_imm(Width::Q, 0, Loc::Slot(field!(instret)), block.insns.len() as i32);
 
@@ -156,11 +164,12 @@ impl Translator {
         ops.clear();
         ops.extend_from_slice(&block.ops);
         demand::mark(&mut ops);
-        let mut at = 0;
+        let mut at = usize::from(first.is_some());
         while at < ops.len() {
             at += self.op(&ops, at);
         }
         self.ops = ops;
+        self.usual = self.asm.here();
         // Cold code can have cold code of its own. The buffers go back and forth, to be used again for the next block.
         let mut cold = std::mem::take(&mut self.spare);
         while !self.cold.is_empty() {
@@ -194,6 +203,11 @@ impl Translator {
     /// How many of them are instructions; behind them are operations that the code refers to.
     pub(crate) fn instructions(&self) -> usize {
         self.instructions as usize
+    }
+
+    /// How many of them are run usually; behind them is cold code.
+    pub(crate) fn usual(&self) -> usize {
+        self.usual as usize
     }
 
     /// Makes the last block's code right for a place in the arena.
