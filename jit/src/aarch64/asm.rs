@@ -213,6 +213,12 @@ impl Asm {
         Label(self.labels.len() as u32 - 1)
     }
 
+    /// Where a label is bound.
+    #[cfg(test)]
+    pub(super) fn offset_of(&self, label: Label) -> u32 {
+        self.labels[label.0 as usize]
+    }
+
     /// Fills in the references to labels; all of them are bound by now.
     pub(super) fn resolve(&mut self) {
         for &(at, label) in &self.fixups {

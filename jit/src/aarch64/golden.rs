@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use frontend::Block;
+use frontend::encode::{Operands, encode};
+use frontend::isa::Isa;
+use frontend::{Block, Decoder, Opcode};
 
 use super::listing::decode;
 use super::{Features, Translator, shared_code};
@@ -106,4 +108,62 @@ fn generated_code_is_as_reviewed() {
 #[test]
 fn every_operation_is_in_a_file() {
     golden::check_complete::<Aarch64>();
+}
+
+/// Host instructions for each guest instruction of a loop, once it is in its loop.
+fn density(body: &[(Opcode, [u8; 4], i64)]) -> f64 {
+    const START: u16 = 0x100;
+    let insn = |&(opcode, [rd, rs1, rs2, rs3], imm): &(Opcode, [u8; 4], i64)| {
+        encode(opcode, &Operands { rd, rs1, rs2, rs3, rm: 7, imm }).expect("an instruction")
+    };
+    let count = [10, 10, 0, 0];
+    let back = -4 * (body.len() as i64 + 1);
+    let end = [(Opcode::Addi, count, -1), (Opcode::Bne, [0, 10, 0, 0], back)];
+    let words: Vec<u32> = body.iter().chain(&end).map(insn).collect();
+    let block = Block::cut(&Decoder::new(&Isa::ALL), START, words.len(), |at| {
+        let word = words.get(usize::from(at - START) / 4).ok_or(())?;
+        Ok::<u16, ()>((word >> (8 * (at & 2))) as u16)
+    });
+    let (_, thunks) = shared_code();
+    let mut translator = Translator::new(thunks);
+    translator.translate(&block.expect("code"), PAGE);
+    // Without the entry, what comes before the loop, and the jump behind it.
+    let round = translator.usual() - translator.asm.offset_of(translator.body) as usize - 4;
+    round as f64 / 4.0 / words.len() as f64
+}
+
+#[test]
+fn loops_have_few_instructions() {
+    use Opcode::{Add, Addi, Andi, FaddD, FmaddD, FmulD, FsubD, Ld, Lw, Or, Sd, Slli, Srli, Sub, Sw, Xor};
+    let integer = density(&[
+        (Add, [11, 11, 12, 0], 0),
+        (Slli, [13, 11, 0, 0], 7),
+        (Xor, [12, 12, 13, 0], 0),
+        (Srli, [13, 12, 0, 0], 9),
+        (Sub, [11, 11, 13, 0], 0),
+        (Andi, [13, 11, 0, 0], 255),
+        (Or, [12, 12, 13, 0], 0),
+    ]);
+    assert!(integer <= 1.4, "{integer}");
+    let memory = density(&[
+        (Addi, [5, 5, 0, 0], 64),
+        (Slli, [13, 5, 0, 0], 49),
+        (Srli, [13, 13, 0, 0], 49),
+        (Add, [13, 13, 6, 0], 0),
+        (Ld, [11, 13, 0, 0], 0),
+        (Lw, [12, 13, 0, 0], 8),
+        (Add, [11, 11, 12, 0], 0),
+        (Sd, [0, 13, 11, 0], 16),
+        (Sw, [0, 13, 12, 0], 24),
+    ]);
+    assert!(memory <= 2.0, "{memory}");
+    let floating_point = density(&[
+        (FmulD, [4, 1, 3, 0], 0),
+        (FaddD, [5, 4, 2, 0], 0),
+        (FmaddD, [6, 5, 3, 2], 0),
+        (FsubD, [7, 6, 4, 0], 0),
+        (FmulD, [1, 7, 3, 0], 0),
+        (FaddD, [1, 1, 2, 0], 0),
+    ]);
+    assert!(floating_point <= 2.5, "{floating_point}");
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use frontend::Block;
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter, OpKind, Register};
 
-use super::{BIAS, Translator, shared_code};
+use super::regs::BIAS;
+use super::{Translator, shared_code};
 use crate::codegen::golden::{self, Host, PAGE, Registers, context_name, state_name};
 
 const MARK: u8 = 31;
