@@ -398,7 +398,7 @@ impl From<Perf> for machine::PerfFormat {
 /// The engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Engine {
-    /// Translate blocks to code of this host (x86-64-v3; elsewhere the same as `interp`)
+    /// Translate blocks to code of this host (x86-64-v3 or aarch64; elsewhere the same as `interp`)
     Jit,
     /// As `jit`, but translate each block before its first execution instead of its third (for tests)
     Eager,

@@ -1,6 +1,6 @@
 //! Floating point of the generated code against that of the interpreter, which computes with integers: every instruction,
 //! in every rounding mode, on operands from the corners and at random; and programs of them at random.
-#![cfg(target_arch = "x86_64")] // Elsewhere there is no backend: every engine is the interpreter.
+#![cfg(any(target_arch = "x86_64", target_arch = "aarch64"))] // Elsewhere there is no backend: every engine is the interpreter.
 
 mod harness;
 

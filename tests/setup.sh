@@ -62,19 +62,26 @@ debian_mirror() {
 
 # need_guest DIR SUITE PACKAGE...: unpacks RISC-V packages of a Debian release into DIR/root, unmodified.
 need_guest() {
-    local dir=$1 suite=$2 mirror include
+    local dir=$1 suite=$2
     shift 2
+    need_unpacked "$dir" "$suite" riscv64 "$@"
+}
+
+# need_unpacked DIR SUITE ARCHITECTURE PACKAGE...: the same for packages of any architecture.
+need_unpacked() {
+    local dir=$1 suite=$2 architecture=$3 mirror include
+    shift 3
     [ -e "$dir/complete" ] && return
     need_packages mmdebstrap debian-archive-keyring
     # Without root, mmdebstrap works in a user namespace of its own.
     [ "$(id -u)" = 0 ] || need_packages uidmap
-    say "getting $* of Debian $suite for riscv64"
+    say "getting $* of Debian $suite for $architecture"
     mirror=$(debian_mirror)
     include=$(IFS=,; echo "$*")
     rm -rf "$dir"
     mkdir -p "$dir/root"
     # As a tar file, so that what is unpacked belongs to whoever runs this.
-    mmdebstrap --quiet --variant=extract --architectures=riscv64 --include="$include" \
+    mmdebstrap --quiet --variant=extract --architectures="$architecture" --include="$include" \
         --keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
         "$suite" "$dir/root.tar" ${mirror:+"deb $mirror $suite main"} ||
         die "could not get $* from Debian $suite"
@@ -88,4 +95,23 @@ need_installer() {
     need_guest guests/installer trixie debian-installer-13-netboot-riscv64
     installer=guests/installer/root/usr/lib/debian-installer/images/13/riscv64/text/debian-installer/riscv64
     [ -s "$installer/linux" ] && [ -s "$installer/initrd.gz" ] || die "the installer package has no kernel in $installer"
+}
+
+# find_qemu_aarch64: sets qemu_aarch64 to a program that runs programs for aarch64 on this host, of QEMU 8.1 or later: what is older
+# does not notice code that is written through another mapping. Debian 12 has an older one; then it is Debian 13's, unpacked. Sets it
+# to nothing if there is none.
+find_qemu_aarch64() {
+    local candidate version
+    # Whatever goes wrong, there is none.
+    (need_packages qemu-user) >&2 || true
+    for candidate in qemu-aarch64 guests/qemu/root/usr/bin/qemu-aarch64; do
+        if [ "$candidate" != qemu-aarch64 ] && ! [ -x "$candidate" ]; then
+            (need_unpacked guests/qemu trixie "$(dpkg --print-architecture)" qemu-user) >&2 || continue
+        fi
+        qemu_aarch64=$(command -v "$candidate") || continue
+        case $qemu_aarch64 in /*) ;; *) qemu_aarch64=$PWD/$qemu_aarch64 ;; esac
+        version=$("$qemu_aarch64" --version 2>/dev/null | sed -n '1s/.*version \([0-9.]*\).*/\1/p')
+        [ -n "$version" ] && [ "$(printf '8.1\n%s\n' "$version" | sort -V | head -n 1)" = 8.1 ] && return
+    done
+    qemu_aarch64=
 }

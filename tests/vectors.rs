@@ -36,7 +36,7 @@ macro_rules! all_files {
         const FILES: &[&str] = &[$(stringify!($file)),*];
         tests! { [$($file)*]
             interpreter = EngineKind::Interp;
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             native = EngineKind::Eager;
         }
     };

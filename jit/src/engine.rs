@@ -31,27 +31,27 @@ pub enum EngineKind {
 pub struct Shared {
     /// For the blocks of interpreters that work alone.
     log: Option<Arc<Log>>,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     cache: Option<Arc<crate::cache::CodeCache>>,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     eager: bool,
 }
 
 impl Shared {
     /// For engines of one kind, which run code in `memory`.
     pub fn new(kind: EngineKind, memory: &GuestMemory, inspect: &Inspect) -> Self {
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let (_, _) = (kind, memory);
         Self {
             log: inspect.log(&[Category::Guest, Category::Ir]),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             cache: match kind {
                 EngineKind::Interp => None,
                 EngineKind::Jit | EngineKind::Eager | EngineKind::Cramped => {
                     crate::cache::CodeCache::new(memory, inspect, kind == EngineKind::Cramped)
                 }
             },
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             eager: kind != EngineKind::Jit,
         }
     }
@@ -59,7 +59,7 @@ impl Shared {
     /// What happened to the code that the engines share; the rest of the counts are 0.
     pub fn stats(&self) -> Stats {
         Stats {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             cache: self.cache.as_ref().map(|cache| cache.stats()),
             ..Stats::default()
         }
@@ -71,14 +71,14 @@ pub enum Engine {
     /// See [`EngineKind::Interp`].
     Interp(Box<Interp>),
     /// See [`EngineKind::Jit`].
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     Native(Box<crate::native::Native>),
 }
 
 impl Engine {
     /// An engine for the instructions that `decoder` knows. `kick` makes the hart poll soon; any thread may call it.
     pub fn new(shared: &Shared, decoder: Decoder, kick: Box<dyn Fn() + Send + Sync>) -> Self {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         if let Some(cache) = &shared.cache {
             return Engine::Native(Box::new(crate::native::Native::new(
                 cache,
@@ -95,7 +95,7 @@ impl Engine {
     pub fn run<H: Hart>(&mut self, hart: &mut H) -> Exit {
         match self {
             Engine::Interp(interp) => interp.run(hart),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Engine::Native(native) => native.run(hart),
         }
     }
@@ -135,7 +135,7 @@ impl Engine {
     pub fn fence_i(&mut self, mmu: &mut Mmu) {
         match self {
             Engine::Interp(interp) => interp.fence_i(mmu),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Engine::Native(native) => native.fence_i(),
         }
     }
@@ -144,7 +144,7 @@ impl Engine {
     pub fn stats(&self, state: &HartState, mmu: &Mmu) -> Stats {
         let engine = match self {
             Engine::Interp(_) => EngineStats { interpreted_insns: state.instret, ..EngineStats::default() },
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Engine::Native(native) => native.stats(),
         };
         let slow = (*state.native.slow).clone();

@@ -305,9 +305,10 @@ impl Native {
         *heat_slot(&mut self.heat, pa) = 0;
         self.translator.translate(block, (key(pa, view) >> 12) as u32);
         let size = self.translator.code().len();
+        let usual = self.translator.usual();
         let translator = &mut self.translator;
         let mut placed = false;
-        let entry = self.cache.publish(ticket, block.insns.len(), size, site, |offset| {
+        let entry = self.cache.publish(ticket, block.insns.len(), usual, size, site, |offset| {
             placed = true;
             translator.place(offset)
         });

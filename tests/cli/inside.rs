@@ -13,7 +13,7 @@ const ROUNDS: u64 = 100_000;
 const ROUND: u64 = 3;
 
 /// Whether this host runs generated code.
-const GENERATES: bool = cfg!(target_arch = "x86_64");
+const GENERATES: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
 
 /// Goes round a loop, calls a helper, traps once, and exits.
 fn looper() -> Vec<u8> {
@@ -135,11 +135,11 @@ fn a_log_that_cannot_be_written_is_reported_once_and_ends() {
 }
 
 /// Ends a line of a map file, and starts a name in a jitdump.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 const BLOCK: &str = "rv:80000000";
 
 #[test]
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn perf_is_told_the_names_of_blocks() {
     let dir = Dir::new();
     let program = dir.file("program", &looper());
@@ -160,7 +160,7 @@ fn perf_is_told_the_names_of_blocks() {
 }
 
 #[test]
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn perf_is_given_the_code_of_blocks() {
     let dir = Dir::new();
     let program = dir.file("program", &looper());

@@ -3,7 +3,7 @@
 //!
 //! `HARTVM_LOCKSTEP_SECONDS` says how long to look (20 if unset). A failure prints the seed of its session, which
 //! `HARTVM_LOCKSTEP_SEED` replays, and the program, reduced to what is needed to fail.
-#![cfg(target_arch = "x86_64")] // Elsewhere there is no backend: every engine is the interpreter.
+#![cfg(any(target_arch = "x86_64", target_arch = "aarch64"))] // Elsewhere there is no backend: every engine is the interpreter.
 
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::fetch;
 use rustix::mm::{
     Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags, madvise, mmap_anonymous, mprotect, mremap,
     munmap,
@@ -24,6 +25,7 @@ impl Arena {
     /// An arena of `size` bytes, of which the host gives what is used. The memory is of no file, for `perf` looks into its map of
     /// names only for such memory, and limits on the size of files do not apply to it.
     pub(crate) fn new(size: usize) -> std::io::Result<Self> {
+        fetch::prepare()?;
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address that the kernel chooses.
         let writable = unsafe { mmap_anonymous(std::ptr::null_mut(), size, prot, MapFlags::SHARED) }?;
@@ -82,6 +84,7 @@ impl Arena {
             let to = std::ptr::with_exposed_provenance_mut::<u8>(self.writable + offset as usize);
             std::ptr::copy_nonoverlapping(code.as_ptr(), to, code.len());
         }
+        self.make_fetchable(offset, code.len());
     }
 
     /// Lets the host take back the page table entries of the writable mapping: what is there counts as resident twice while it
@@ -95,14 +98,22 @@ impl Arena {
         }
     }
 
-    /// The displacement of a jump.
-    pub(crate) fn displacement(&self, field: u32) -> u32 {
+    /// Has all other threads run no instruction that they fetched before what was written here, before they come to know of it. False if
+    /// that cannot be had now.
+    pub(crate) fn synchronize_others(&self) -> bool {
+        fetch::synchronize_others()
+    }
+
+    /// A word of code that can be patched.
+    pub(crate) fn word(&self, field: u32) -> u32 {
         self.field(field).load(Ordering::Relaxed)
     }
 
-    /// Changes the displacement of a jump, which other threads may be executing. Returns what it was.
-    pub(crate) fn patch(&self, field: u32, displacement: u32) -> u32 {
-        self.field(field).swap(displacement, Ordering::Release)
+    /// Changes a word of code, which other threads may be executing: one that the host allows to change. Returns what it was.
+    pub(crate) fn patch(&self, field: u32, word: u32) -> u32 {
+        let old = self.field(field).swap(word, Ordering::Release);
+        self.make_fetchable(field, size_of::<u32>());
+        old
     }
 
     fn field(&self, field: u32) -> &AtomicU32 {
@@ -112,18 +123,22 @@ impl Arena {
         unsafe { AtomicU32::from_ptr(std::ptr::with_exposed_provenance_mut(self.writable + field as usize)) }
     }
 
-    /// Replaces the first five bytes at `entry`, a multiple of 16, by a jump to `target`. Other threads may be executing them: the
-    /// first instruction there is at least as long.
-    pub(crate) fn divert(&self, entry: u32, target: u32) {
-        assert!(entry.is_multiple_of(16) && (entry as usize) < self.size);
+    /// Changes two words at once; `at` is a multiple of 16. See [`Self::patch`].
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "a jump of another host is one word"))]
+    pub(crate) fn patch_pair(&self, at: u32, change: impl FnOnce(u64) -> u64) {
+        assert!(at.is_multiple_of(16) && (at as usize) < self.size);
         // SAFETY: as in `patch`.
-        let word = unsafe {
-            AtomicU64::from_ptr(std::ptr::with_exposed_provenance_mut(self.writable + entry as usize))
+        let words = unsafe {
+            AtomicU64::from_ptr(std::ptr::with_exposed_provenance_mut(self.writable + at as usize))
         };
-        let displacement = target.wrapping_sub(entry + 5);
-        let old = word.load(Ordering::Relaxed);
-        let jump = 0xe9 | u64::from(displacement) << 8;
-        word.store(old & !0xff_ffff_ffff | jump, Ordering::Release);
+        words.store(change(words.load(Ordering::Relaxed)), Ordering::Release);
+        self.make_fetchable(at, size_of::<u64>());
+    }
+
+    fn make_fetchable(&self, offset: u32, length: usize) {
+        let offset = offset as usize;
+        // SAFETY: inside both mappings, which are of the same memory.
+        unsafe { fetch::make_fetchable(self.writable + offset, self.executable + offset, length) };
     }
 }
 

@@ -101,6 +101,11 @@ impl Harts {
         self.all.retain(|other| !Arc::ptr_eq(other, participant));
     }
 
+    /// Whether there is more than one.
+    pub(crate) fn are_several(&self) -> bool {
+        self.all.len() > 1
+    }
+
     /// Asks every hart, and returns the request's number.
     pub(crate) fn ask(&mut self, request: Request) -> u64 {
         self.asked += 1;

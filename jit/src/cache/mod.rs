@@ -18,6 +18,7 @@
 //! waits for that; until then blocks are interpreted.
 
 mod arena;
+mod fetch;
 mod harts;
 mod links;
 
@@ -311,13 +312,14 @@ impl CodeCache {
         (page.watch == Watch::Complete).then_some(page.version)
     }
 
-    /// Publishes a block of `size` bytes: `place` is given the code's offset in the arena and returns the code. Gives the code's
+    /// Publishes a block of `size` bytes, `usual` of which are run usually: `place` is given the code's offset in the arena and returns the code. Gives the code's
     /// host address, or nothing if a page was written since the ticket was given, or there is no memory now. The direct jump
     /// whose displacement is at `site` is linked to the block.
     pub(crate) fn publish<'a>(
         &self,
         ticket: Ticket,
         insns: usize,
+        usual: usize,
         size: usize,
         site: Option<u64>,
         place: impl FnOnce(u32) -> (&'a [u8], &'a [Link]),
@@ -344,6 +346,9 @@ impl CodeCache {
         }
         let (code, links) = place(entry);
         self.arena.write(entry, code);
+        if inner.harts.are_several() && !self.arena.synchronize_others() {
+            return None;
+        }
         if let Some(perf) = self.inspect.perf() {
             perf.code(self.arena.address(entry), code, format_args!("rv:{pa:x}"));
         }
@@ -361,6 +366,7 @@ impl CodeCache {
         inner.stats.blocks += 1;
         inner.stats.insns += insns as u64;
         inner.stats.bytes += size as u64;
+        inner.stats.usual_bytes += usual as u64;
         inner.stats.arena_used = inner.stats.arena_used.max(u64::from(entry) + size as u64);
         for link in links {
             self.link_in(&mut inner, entry + link.field, (key & !(PAGE_SIZE - 1)) + u64::from(link.target));
@@ -382,12 +388,12 @@ impl CodeCache {
     fn link_in(&self, inner: &mut Inner, field: u32, key: u64) {
         let Inner { blocks, links, .. } = inner;
         let Some(block) = blocks.get_mut(&key) else { return };
-        let displacement = (block.entry + backend::BODY).wrapping_sub(field + 4);
+        let word = backend::link_word(field, block.entry);
         // A block in two pages is entered only where both have been looked up.
-        if block.crosses || self.arena.displacement(field) == displacement {
+        if block.crosses || self.arena.word(field) == word {
             return;
         }
-        let old = self.arena.patch(field, displacement);
+        let old = self.arena.patch(field, word);
         links.push(&mut block.incoming, Jump { field, unlinked: old });
         inner.stats.links += 1;
     }
@@ -423,7 +429,7 @@ impl CodeCache {
         }
         inner.links.clear(&mut block.incoming);
         inner.second_pages.remove(&key);
-        self.arena.divert(block.entry, self.thunks.dead);
+        backend::divert(&self.arena, block.entry, self.thunks.dead);
         for part in code.into_iter().filter(|part| part.length != 0) {
             let Some(page) = inner.pages.get_mut(&part.page()) else { continue };
             page.blocks.retain(|&offset| key_at(part.page(), offset) != key);
@@ -580,9 +586,9 @@ mod tests {
     }
 
     fn publish(cache: &CodeCache, code: [Span; 2]) -> Option<u64> {
-        // The first instruction of an entry has at least five bytes.
-        const NOPS: [u8; 16] = [0x90; 16];
-        cache.publish(cache.begin(code, View::Plain)?, 1, NOPS.len(), None, |_| (&NOPS, &[]))
+        // Nobody runs it.
+        const NOPS: [u8; 16] = [0; 16];
+        cache.publish(cache.begin(code, View::Plain)?, 1, NOPS.len(), NOPS.len(), None, |_| (&NOPS, &[]))
     }
 
     #[test]
@@ -626,7 +632,7 @@ mod tests {
     fn publish_in(cache: &CodeCache, pa: u64, view: View) -> Option<u64> {
         const NOPS: [u8; 16] = [0x90; 16];
         let code = [Span { pa, length: 16 }, Span::default()];
-        cache.publish(cache.begin(code, view)?, 4, NOPS.len(), None, |_| (&NOPS, &[]))
+        cache.publish(cache.begin(code, view)?, 4, NOPS.len(), NOPS.len(), None, |_| (&NOPS, &[]))
     }
 
     #[test]

@@ -40,15 +40,28 @@ fn uses(ops: &[Op]) -> [u32; 32] {
     uses
 }
 
+/// Whether a block jumps to its own start.
+fn is_loop(block: &Block) -> bool {
+    block
+        .ops
+        .iter()
+        .rev()
+        .take(2)
+        .any(|op| matches!(op.code.shape(), Shape::Branch | Shape::Jump) && op.imm == i64::from(block.start))
+}
+
+/// The operation by which a loop makes floating-point registers live before anything else, once for all its rounds: they stay so
+/// unless a helper is called.
+pub(crate) fn live_throughout(block: &Block) -> Option<&Op> {
+    let first = block.ops.first().filter(|op| op.code == Code::FpOn)?;
+    (is_loop(block) && block.ops.iter().all(|op| op.code != Code::Call)).then_some(first)
+}
+
 /// The exchanges that pay in a block, where the guest registers of `pins` (guest, host) are in host registers otherwise; none unless
 /// it is a loop.
 pub(crate) fn choose(block: &Block, pins: &[(u8, u8)]) -> Vec<Exchange> {
-    let is_loop =
-        block.ops.iter().rev().take(2).any(|op| {
-            matches!(op.code.shape(), Shape::Branch | Shape::Jump) && op.imm == i64::from(block.start)
-        });
     // Helpers want all registers in their usual places each time.
-    if !is_loop || block.ops.iter().any(|op| op.code == Code::Call) {
+    if !is_loop(block) || block.ops.iter().any(|op| op.code == Code::Call) {
         return Vec::new();
     }
     let uses = uses(&block.ops);

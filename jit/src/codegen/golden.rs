@@ -338,6 +338,42 @@ fn title(op: &Op) -> String {
     }
 }
 
+/// A case and its code.
+pub(crate) struct Listing {
+    pub(crate) topic: &'static str,
+    pub(crate) ops: Vec<Op>,
+    pub(crate) lines: Vec<String>,
+}
+
+/// Where the block goes on behind the operations of a case.
+const GOES_ON: &str = "...";
+
+impl Listing {
+    fn new<H: Host>(host: &mut H, topic: &'static str, ops: &[Op]) -> Self {
+        let insns: Vec<u16> = ops.iter().map(|op| op.at).collect();
+        let end = insns[insns.len() - 1] + 4;
+        let mark = Op { imm: 1, ..op(Code::Const, H::REGISTERS.mark, 0, 0) };
+        let all: Vec<Op> = ops.iter().copied().chain([mark]).collect();
+        let lines = host.listing(&Block { start: AT, end, ops: all, insns });
+        Self { topic, ops: ops.to_vec(), lines }
+    }
+
+    /// The lines that are not cold.
+    pub(crate) fn usual(&self) -> &[String] {
+        let end = self.lines.iter().position(|line| line == GOES_ON).unwrap_or(self.lines.len());
+        &self.lines[..end]
+    }
+}
+
+/// The code of every case.
+pub(crate) fn listings<H: Host>(host: &mut H) -> Vec<Listing> {
+    let mut listings = Vec::new();
+    for Topic { name, blocks } in topics(&H::REGISTERS) {
+        listings.extend(blocks.iter().map(|ops| Listing::new(host, name, ops)));
+    }
+    listings
+}
+
 fn text<H: Host>(host: &mut H, topic: &Topic) -> String {
     let mut text = String::new();
     let mut seen = HashSet::new();
@@ -346,12 +382,8 @@ fn text<H: Host>(host: &mut H, topic: &Topic) -> String {
         if !seen.insert(title.clone()) {
             continue;
         }
-        let insns: Vec<u16> = ops.iter().map(|op| op.at).collect();
-        let end = insns[insns.len() - 1] + 4;
-        let mark = Op { imm: 1, ..op(Code::Const, H::REGISTERS.mark, 0, 0) };
-        let all: Vec<Op> = ops.iter().copied().chain([mark]).collect();
-        let mut listing = host.listing(&Block { start: AT, end, ops: all, insns });
-        if listing.last().is_some_and(|line| line == "...") {
+        let mut listing = Listing::new(host, topic.name, ops).lines;
+        if listing.last().is_some_and(|line| line == GOES_ON) {
             listing.pop();
         }
         let (title, code) = (title.join(" / "), listing.join("; "));

@@ -10,6 +10,8 @@ pub(crate) mod float;
 #[cfg(test)]
 pub(crate) mod golden;
 pub(crate) mod listing;
+#[cfg(test)]
+mod parity;
 pub(crate) mod runs;
 
 /// A direct jump that can be linked to another block of the same page.
@@ -76,15 +78,12 @@ pub(crate) struct Thunks {
     pub(crate) fp_on: [u32; 2],
     /// Leaves to the interpreter; takes a site.
     pub(crate) interpret: u32,
-    /// Constants that blocks refer to.
-    pub(crate) constants: u32,
     /// Bytes of it all.
     pub(crate) end: u32,
 }
 
 impl Thunks {
-    /// What the shared code consists of, by name and in no order; without [`Self::constants`], which have another meaning on each
-    /// host.
+    /// What the shared code consists of, by name and in no order.
     pub(crate) fn parts(&self) -> Vec<(u32, String)> {
         let names = ["enter", "exit_at", "exit_to", "exit", "exit_link", "dead", "interpret", "step", "call"];
         let Thunks { enter, exit_at, exit_to, exit, exit_link, dead, interpret, step, call, .. } = *self;

@@ -57,6 +57,8 @@ pub struct CacheStats {
     pub insns: u64,
     /// Bytes of generated code.
     pub bytes: u64,
+    /// Those of them that are run usually: not the rare cases, and not data.
+    pub usual_bytes: u64,
     /// Blocks killed by stores.
     pub killed: u64,
     /// Regions of the arena retired.
@@ -174,13 +176,12 @@ impl fmt::Display for Stats {
             table.row(0, "blocks interpreted", engine.interpreted_blocks)?;
             table.row(0, "blocks translated", cache.blocks)?;
             table.row(1, "guest instructions", cache.insns)?;
-            let each = cache.bytes as f64 / cache.insns.max(1) as f64;
-            table.remarked(
-                1,
-                "bytes of host code",
-                cache.bytes,
-                &format!("{each:5.1} for each guest instruction"),
-            )?;
+            for (name, bytes) in
+                [("bytes of host code", cache.bytes), ("that are run usually", cache.usual_bytes)]
+            {
+                let each = bytes as f64 / cache.insns.max(1) as f64;
+                table.remarked(1, name, bytes, &format!("{each:5.1} for each guest instruction"))?;
+            }
             let percent = 100.0 * cache.arena_used as f64 / cache.arena_size.max(1) as f64;
             let remark = format!("{percent:5.1} % of {} MiB", cache.arena_size >> 20);
             table.remarked(1, "bytes of the arena used", cache.arena_used, &remark)?;

@@ -19,7 +19,7 @@ use blocks::Blocks;
 
 /// Most blocks kept; past that the cache starts afresh.
 const MAX_BLOCKS: usize = 1 << 16;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 const COLD_BLOCKS: usize = 1 << 11;
 
 /// One hart's interpreter: its decoder and its cache of decoded blocks.
@@ -39,7 +39,7 @@ impl Interp {
     }
 
     /// An interpreter for what another engine leaves to it, which keeps few blocks.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     pub(crate) fn for_cold_blocks(decoder: Arc<Decoder>) -> Self {
         Self { blocks: Blocks::new(decoder, COLD_BLOCKS, None) }
     }
@@ -51,7 +51,7 @@ impl Interp {
     }
 
     /// The same for an engine that uses the executable-code cache for something else.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     pub(crate) fn make_stale(&mut self) {
         self.blocks.make_stale();
     }
@@ -94,7 +94,7 @@ impl Interp {
     }
 
     /// Runs one block, without the executable-code cache.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     pub(crate) fn run_block<H: Hart>(&mut self, hart: &mut H) -> Result<(), Trap> {
         let pc = hart.state().pc;
         let block = self.blocks.find(hart.mmu(), pc, false)?;

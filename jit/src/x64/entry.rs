@@ -38,9 +38,9 @@ const CONSTANTS: [u64; 5] =
     [0xffff_ffff_0000_0000, 0x8000_0000, 0x8000_0000_0000_0000, 0xffff_ffff_7fc0_0000, 0x7ff8_0000_0000_0000];
 
 impl Constant {
-    /// Where it is in the arena.
-    pub(super) fn place(self, thunks: &Thunks) -> u32 {
-        thunks.constants + 16 * self as u32
+    /// Where it is in the arena: they come first.
+    pub(super) fn place(self) -> u32 {
+        16 * self as u32
     }
 }
 
@@ -49,9 +49,9 @@ const MXCSR: u32 = 0x1f80;
 
 /// Assembles the shared code for the start of the arena.
 pub(crate) fn emit(asm: &mut Asm) -> Thunks {
+    emit_constants(asm);
     let tables = Tables::emit(asm);
-    let constants = emit_constants(asm);
-    let mut thunks = Thunks { constants, enter: emit_enter(asm), ..Thunks::default() };
+    let mut thunks = Thunks { enter: emit_enter(asm), ..Thunks::default() };
     let fp_save = emit_fp_save(asm, &tables);
     let fp_load = emit_fp_load(asm, &tables);
     let exit = emit_exits(asm, &mut thunks, fp_save);
@@ -114,13 +114,12 @@ impl Tables {
     }
 }
 
-fn emit_constants(asm: &mut Asm) -> u32 {
-    let constants = start(asm);
+fn emit_constants(asm: &mut Asm) {
+    debug_assert_eq!(asm.here(), 0);
     for constant in CONSTANTS {
         asm.push_u64(constant);
         asm.push_u64(0);
     }
-    constants
 }
 
 fn start(asm: &mut Asm) -> u32 {

@@ -43,7 +43,7 @@ impl Translator {
             return self.note_result(op);
         }
         match op.code {
-            FpOn => return self.fp_on(op),
+            FpOn => return self.fp_on(op, self.site(op.at)),
             FConst => self.f_const(op.rd, op.imm as u64),
             FAdd => self.arithmetic(vop::ADD, op),
             FSub => self.arithmetic(vop::SUB, op),
@@ -85,14 +85,15 @@ impl Translator {
         }
     }
 
-    fn fp_on(&mut self, op: &Op) {
+    /// Makes the floating-point registers live, at a site.
+    pub(super) fn fp_on(&mut self, op: &Op, site: u32) {
         let dirty = op.aux != 0;
         let (off, on) = (self.asm.label(), self.asm.label());
         let mask = if dirty { 2 } else { 1 };
         dynasm!(self.asm ; .arch x64 ; test BYTE [r15 + field!(native.fp_live)], mask);
         self.asm.jcc(Cc::Equal, off);
         self.asm.bind(on);
-        let (site, bits) = (self.site(op.at), op.imm as u32);
+        let bits = op.imm as u32;
         self.cold_branch(off, on, move |t| {
             // This may be in a run, which has the addends of its bases there.
             t.asm.f_from_bits(true, XMM0, Rm::Reg(RCX));
@@ -172,7 +173,7 @@ impl Translator {
     }
 
     pub(super) fn constant(&self, constant: Constant) -> Rm {
-        Rm::Arena(constant.place(&self.thunks))
+        Rm::Arena(constant.place())
     }
 
     /// Where a floating-point register is.

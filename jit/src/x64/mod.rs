@@ -16,7 +16,7 @@ mod exchange;
 mod fp;
 mod fp_convert;
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 mod listing;
 mod mem;
 mod regs;
@@ -30,16 +30,18 @@ use frontend::ir::{Code, Follow, Helper, Op, Shape};
 use asm::{Asm, Cc, Label, Width, op};
 use regs::{Loc, Pins, RAX, RCX, field};
 
-use crate::codegen::exchange::Exchange;
+use crate::cache::Arena;
+use crate::codegen::exchange::{Exchange, live_throughout};
 use crate::codegen::{Link, Thunks, demand, float, runs};
 
-pub(crate) use listing::disassemble;
-pub(crate) use regs::BIAS;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use {listing::disassemble, regs::BIAS};
 
 /// Offset of a block's body from its entry. Links lead to the body: they stay in the page.
-pub(crate) const BODY: u32 = 11;
+const BODY: u32 = 11;
 
 /// Whether this host has the instructions that generated code uses.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn is_supported() -> bool {
     std::is_x86_feature_detected!("avx")
         && std::is_x86_feature_detected!("fma")
@@ -48,6 +50,19 @@ pub(crate) fn is_supported() -> bool {
         && std::is_x86_feature_detected!("lzcnt")
         && std::is_x86_feature_detected!("popcnt")
         && std::is_x86_feature_detected!("pclmulqdq")
+}
+
+/// The word of a link at `field` of the arena that leads to the body of the block at `entry`.
+pub(crate) fn link_word(field: u32, entry: u32) -> u32 {
+    (entry + BODY).wrapping_sub(field + 4)
+}
+
+/// Makes the block at `entry`, which other threads may be entering, lead to `target`: a jump of five bytes goes over its first
+/// instruction, which is at least as long.
+pub(crate) fn divert(arena: &Arena, entry: u32, target: u32) {
+    let displacement = target.wrapping_sub(entry + 5);
+    let jump = 0xe9 | u64::from(displacement) << 8;
+    arena.patch_pair(entry, |old| old & !0xff_ffff_ffff | jump);
 }
 
 type Cold = Box<dyn FnOnce(&mut Translator)>;
@@ -62,6 +77,8 @@ pub(crate) struct Translator {
     data: Vec<(Label, Op)>,
     /// Bytes of the code before that.
     instructions: u32,
+    /// Bytes of the code that is not cold.
+    usual: u32,
     links: Vec<Link>,
     /// Page offsets of the block's instructions.
     insns: Vec<u16>,
@@ -103,6 +120,7 @@ impl Translator {
             spare: Vec::new(),
             data: Vec::new(),
             instructions: 0,
+            usual: 0,
             links: Vec::new(),
             insns: Vec::new(),
             boxed: 0,
@@ -134,6 +152,11 @@ impl Translator {
         self.asm.rm(Width::Q, &[op::STORE], RAX, Loc::Slot(field!(page)));
         assert_eq!(self.asm.here(), BODY);
         self.exchange_in(block);
+        let first = live_throughout(block);
+        if let Some(op) = first {
+            // Nothing of the block has been counted yet.
+            self.fp_on(op, op.at.into());
+        }
         self.body = self.asm.bind_here();
         self.asm.rm_imm(Width::Q, 0, Loc::Slot(field!(instret)), block.insns.len() as i32);
 
@@ -141,11 +164,12 @@ impl Translator {
         ops.clear();
         ops.extend_from_slice(&block.ops);
         demand::mark(&mut ops);
-        let mut at = 0;
+        let mut at = usize::from(first.is_some());
         while at < ops.len() {
             at += self.op(&ops, at);
         }
         self.ops = ops;
+        self.usual = self.asm.here();
         // Cold code can have cold code of its own. The buffers go back and forth, to be used again for the next block.
         let mut cold = std::mem::take(&mut self.spare);
         while !self.cold.is_empty() {
@@ -179,6 +203,11 @@ impl Translator {
     /// How many of them are instructions; behind them are operations that the code refers to.
     pub(crate) fn instructions(&self) -> usize {
         self.instructions as usize
+    }
+
+    /// How many of them are run usually; behind them is cold code.
+    pub(crate) fn usual(&self) -> usize {
+        self.usual as usize
     }
 
     /// Makes the last block's code right for a place in the arena.

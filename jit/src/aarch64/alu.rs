@@ -1,0 +1,443 @@
+//! Integer operations. Those that [`is_simple`] lists use x16, x17 and v0 as their only scratch registers.
+
+use dynasm::dynasm;
+use dynasmrt::DynasmApi;
+use frontend::ir::{Code, Op, Reg};
+
+use super::Translator;
+use super::asm::{Cc, Logic, Width, op};
+use super::regs::{Loc, PAGE, X14, X15, X16, X17, XZR};
+use crate::codegen::demand::LOW_ONLY;
+
+/// Operations that keep x14 and x15.
+pub(super) fn is_simple(code: Code) -> bool {
+    use Code::*;
+    use frontend::ir::Shape::{Ri, Rr, Rri, Rrr};
+    let needs_more = matches!(
+        code,
+        Mulhsu | Div | Divu | Rem | Remu | DivW | DivuW | RemW | RemuW | Clmul | Clmulh | Clmulr
+    );
+    matches!(code.shape(), Ri | Rr | Rri | Rrr) && !needs_more
+}
+
+impl Translator {
+    /// The host register that holds `reg`: its own, xzr, or `scratch`, loaded now.
+    pub(super) fn get(&mut self, reg: Reg, scratch: u8) -> u8 {
+        if reg == Reg::ZERO {
+            return XZR;
+        }
+        match self.pins.loc(reg) {
+            Loc::Reg(host) => host,
+            Loc::Slot(slot) => {
+                self.asm.ldr(scratch, slot);
+                scratch
+            }
+        }
+    }
+
+    /// As [`Self::get`], for instructions that take no xzr there.
+    pub(super) fn get_no_zero(&mut self, reg: Reg, scratch: u8) -> u8 {
+        let host = self.get(reg, scratch);
+        if host == XZR {
+            self.asm.mov_imm(scratch, 0);
+            return scratch;
+        }
+        host
+    }
+
+    /// Copies `reg` to a host register.
+    pub(super) fn copy(&mut self, host: u8, reg: Reg) {
+        let from = self.get(reg, host);
+        self.asm.mov(host, from);
+    }
+
+    /// Where to compute the result for `rd`.
+    pub(super) fn target(&self, rd: Reg) -> u8 {
+        self.pins.pinned(rd).unwrap_or(X16)
+    }
+
+    /// Writes a result that is in a host register to `rd`.
+    pub(super) fn put(&mut self, rd: Reg, from: u8) {
+        match self.pins.loc(rd) {
+            Loc::Reg(host) => self.asm.mov(host, from),
+            Loc::Slot(slot) => {
+                if rd != Reg::SINK {
+                    self.asm.str(from, slot);
+                }
+            }
+        }
+    }
+
+    /// Puts the result of `op` that `compute` leaves in the register it is given; 32-bit results are sign-extended, unless nobody
+    /// looks.
+    fn result(&mut self, width: Width, op: &Op, compute: impl FnOnce(&mut Self, u8)) {
+        let d = self.target(op.rd);
+        if width == Width::D && op.aux != LOW_ONLY {
+            compute(self, X16);
+            self.asm.sxtw(d, X16);
+        } else {
+            compute(self, d);
+        }
+        self.put(op.rd, d);
+    }
+
+    fn binary(&mut self, width: Width, opcode: u32, op: &Op) {
+        let a = self.get(op.a, X16);
+        let b = self.get(op.b, X17);
+        self.result(width, op, |t, d| t.asm.rrr(width, opcode, d, a, b));
+    }
+
+    fn unary(&mut self, width: Width, opcode: u32, op: &Op) {
+        let a = self.get(op.a, X16);
+        let d = self.target(op.rd);
+        self.asm.rrr(width, opcode, d, a, 0);
+        self.put(op.rd, d);
+    }
+
+    fn add_imm(&mut self, width: Width, op: &Op) {
+        if op.a == Reg::ZERO {
+            let d = self.target(op.rd);
+            self.asm.mov_imm(d, op.imm as u64);
+            return self.put(op.rd, d);
+        }
+        let a = self.get(op.a, X16);
+        self.result(width, op, |t, d| t.asm.add_imm(width, d, a, op.imm));
+    }
+
+    fn logic_imm(&mut self, logic: Logic, op: &Op) {
+        let a = self.get(op.a, X16);
+        let d = self.target(op.rd);
+        match op.imm as u64 {
+            0 if logic != Logic::And => self.asm.mov(d, a),
+            u64::MAX if logic == Logic::Eor => self.asm.rrr(Width::Q, op::ORN, d, XZR, a),
+            imm => self.asm.logic_imm(Width::Q, logic, d, a, imm),
+        }
+        self.put(op.rd, d);
+    }
+
+    /// Bits of `a`, moved; see [`super::asm::Asm::bitfield`].
+    fn bitfield(&mut self, width: Width, signed: bool, rotate: u8, top: u8, op: &Op) {
+        let a = self.get(op.a, X16);
+        let d = self.target(op.rd);
+        self.asm.bitfield(width, signed, d, a, rotate, top);
+        self.put(op.rd, d);
+    }
+
+    /// Rotates to the left by a register.
+    fn rotate_left(&mut self, width: Width, op: &Op) {
+        let b = self.get(op.b, X17);
+        self.asm.rrr(width, op::SUB, X17, XZR, b);
+        let a = self.get(op.a, X16);
+        self.result(width, op, |t, d| t.asm.rrr(width, op::ROR, d, a, X17));
+    }
+
+    fn rotate_imm(&mut self, width: Width, op: &Op) {
+        let a = self.get(op.a, X16);
+        let amount = op.imm as u8 & (width.bits() - 1);
+        self.result(width, op, |t, d| t.asm.ror_imm(width, d, a, amount));
+    }
+
+    /// `(a << scale) + b`
+    fn shift_add(&mut self, scale: u8, op: &Op) {
+        let a = self.get(op.a, X16);
+        let b = self.get(op.b, X17);
+        let d = self.target(op.rd);
+        self.asm.add_shifted(d, b, a, scale);
+        self.put(op.rd, d);
+    }
+
+    /// `(zext(a.w) << scale) + b`
+    fn shift_add_word(&mut self, scale: u8, op: &Op) {
+        let a = self.get(op.a, X16);
+        let d = self.target(op.rd);
+        if op.b == Reg::ZERO {
+            self.asm.bitfield(Width::Q, false, d, a, scale.wrapping_neg(), 31);
+        } else {
+            let b = self.get(op.b, X17);
+            self.asm.add_uxtw(d, b, a, scale);
+        }
+        self.put(op.rd, d);
+    }
+
+    /// Sets the flags for `a - b`.
+    pub(super) fn compare(&mut self, a: Reg, b: Reg) {
+        let a = self.get(a, X16);
+        let b = self.get(b, X17);
+        self.asm.cmp(Width::Q, a, b);
+    }
+
+    /// `rd = 1` if the condition holds, else 0.
+    pub(super) fn set(&mut self, cc: Cc, rd: Reg) {
+        let d = self.target(rd);
+        self.asm.cset(d, cc);
+        self.put(rd, d);
+    }
+
+    fn set_less_imm(&mut self, cc: Cc, op: &Op) {
+        let a = self.get_no_zero(op.a, X16);
+        self.asm.cmp_imm(Width::Q, a, op.imm);
+        self.set(cc, op.rd);
+    }
+
+    /// `a` if the condition holds for `a - b`, else `b`.
+    fn select(&mut self, cc: Cc, op: &Op) {
+        let a = self.get(op.a, X16);
+        let b = self.get(op.b, X17);
+        self.asm.cmp(Width::Q, a, b);
+        let d = self.target(op.rd);
+        self.asm.csel(Width::Q, d, a, b, cc);
+        self.put(op.rd, d);
+    }
+
+    /// `a` if the condition holds for `b - 0`, else 0.
+    fn conditional_zero(&mut self, cc: Cc, op: &Op) {
+        let b = self.get(op.b, X17);
+        self.asm.cmp(Width::Q, b, XZR);
+        let a = self.get(op.a, X16);
+        let d = self.target(op.rd);
+        self.asm.csel(Width::Q, d, a, XZR, cc);
+        self.put(op.rd, d);
+    }
+
+    fn mul_high_mixed(&mut self, op: &Op) {
+        let a = self.get(op.a, X14);
+        let b = self.get(op.b, X15);
+        self.asm.rrr(Width::Q, op::UMULH, X16, a, b);
+        // As a signed number a negative `a` is 2^64 less.
+        dynasm!(self.asm ; .arch aarch64 ; and x17, X(b), X(a), asr #63);
+        let d = self.target(op.rd);
+        self.asm.rrr(Width::Q, op::SUB, d, X16, X17);
+        self.put(op.rd, d);
+    }
+
+    /// Division by zero gives 0 on the host, and the quotient that overflows is the dividend.
+    fn divide(&mut self, width: Width, opcode: u32, op: &Op) {
+        let a = self.get(op.a, X14);
+        let b = self.get(op.b, X15);
+        self.asm.cmp(width, b, XZR);
+        self.asm.rrr(width, opcode, X16, a, b);
+        self.result(width, op, |t, d| t.asm.csinv(width, d, X16, XZR, Cc::NotEqual));
+    }
+
+    fn remainder(&mut self, width: Width, opcode: u32, op: &Op) {
+        let a = self.get(op.a, X14);
+        let b = self.get(op.b, X15);
+        self.asm.rrr(width, opcode, X16, a, b);
+        self.result(width, op, |t, d| t.asm.msub(width, d, X16, b, a));
+    }
+
+    fn trailing_zeros(&mut self, width: Width, op: &Op) {
+        let a = self.get(op.a, X16);
+        self.asm.rrr(width, op::RBIT, X16, a, 0);
+        let d = self.target(op.rd);
+        self.asm.rrr(width, op::CLZ, d, X16, 0);
+        self.put(op.rd, d);
+    }
+
+    fn ones(&mut self, width: Width, op: &Op) {
+        let a = self.get(op.a, X16);
+        match width {
+            Width::D => dynasm!(self.asm ; .arch aarch64 ; fmov s0, W(a)),
+            Width::Q => dynasm!(self.asm ; .arch aarch64 ; fmov d0, X(a)),
+        }
+        let d = self.target(op.rd);
+        dynasm!(self.asm ; .arch aarch64
+            ; cnt v0.b8, v0.b8
+            ; addv b0, v0.b8
+            ; fmov W(d), s0
+        );
+        self.put(op.rd, d);
+    }
+
+    /// The bit that `b` selects, combined with `a`.
+    fn bit(&mut self, opcode: u32, op: &Op) {
+        let b = self.get(op.b, X17);
+        self.asm.mov_imm(X16, 1);
+        self.asm.rrr(Width::Q, op::LSL, X17, X16, b);
+        let a = self.get(op.a, X16);
+        let d = self.target(op.rd);
+        self.asm.rrr(Width::Q, opcode, d, a, X17);
+        self.put(op.rd, d);
+    }
+
+    fn bit_imm(&mut self, logic: Logic, op: &Op) {
+        let bit = 1 << (op.imm & 63);
+        let a = self.get(op.a, X16);
+        let d = self.target(op.rd);
+        self.asm.logic_imm(Width::Q, logic, d, a, if logic == Logic::And { !bit } else { bit });
+        self.put(op.rd, d);
+    }
+
+    fn extract_bit(&mut self, op: &Op) {
+        let a = self.get(op.a, X16);
+        let b = self.get(op.b, X17);
+        self.asm.rrr(Width::Q, op::LSR, X16, a, b);
+        let d = self.target(op.rd);
+        self.asm.logic_imm(Width::Q, Logic::And, d, X16, 1);
+        self.put(op.rd, d);
+    }
+
+    /// Each byte that is not zero becomes all ones.
+    fn or_combine(&mut self, op: &Op) {
+        let a = self.get(op.a, X16);
+        let d = self.target(op.rd);
+        dynasm!(self.asm ; .arch aarch64
+            ; fmov d0, X(a)
+            ; cmtst v0.b8, v0.b8, v0.b8
+            ; fmov X(d), d0
+        );
+        self.put(op.rd, d);
+    }
+
+    /// A part of the 128-bit carry-less product, whose low half is in x14 and whose high half is in x15 for `part`.
+    fn carry_less_product(&mut self, op: &Op, part: impl FnOnce(&mut Self, u8)) {
+        if !self.features.pmull {
+            return self.step(op);
+        }
+        let a = self.get(op.a, X16);
+        let b = self.get(op.b, X17);
+        dynasm!(self.asm ; .arch aarch64
+            ; fmov d0, X(a)
+            ; fmov d1, X(b)
+            ; pmull v0.q1, v0.d1, v1.d1
+            ; fmov x14, d0
+            ; mov x15, v0.d[1]
+        );
+        let d = self.target(op.rd);
+        part(self, d);
+        self.put(op.rd, d);
+    }
+
+    /// An operation of the integer file that is neither memory nor control.
+    pub(super) fn integer(&mut self, o: &Op) {
+        use Width::{D, Q};
+        let amount = o.imm as u8;
+        match o.code {
+            Code::Const => {
+                if o.imm == 0 && self.pins.pinned(o.rd).is_none() {
+                    return self.put(o.rd, XZR);
+                }
+                let d = self.target(o.rd);
+                self.asm.mov_imm(d, o.imm as u64);
+                self.put(o.rd, d);
+            }
+            Code::PcRel => {
+                let d = self.target(o.rd);
+                self.page_plus(d, o.imm);
+                self.put(o.rd, d);
+            }
+            Code::Mov => {
+                let a = self.get(o.a, X16);
+                self.put(o.rd, a);
+            }
+            Code::Add => self.binary(Q, op::ADD, o),
+            Code::Sub => self.binary(Q, op::SUB, o),
+            Code::And => self.binary(Q, op::AND, o),
+            Code::Or => self.binary(Q, op::ORR, o),
+            Code::Xor => self.binary(Q, op::EOR, o),
+            Code::Andn => self.binary(Q, op::BIC, o),
+            Code::Orn => self.binary(Q, op::ORN, o),
+            Code::Xnor => self.binary(Q, op::EON, o),
+            Code::Sll => self.binary(Q, op::LSL, o),
+            Code::Srl => self.binary(Q, op::LSR, o),
+            Code::Sra => self.binary(Q, op::ASR, o),
+            Code::Slt => {
+                self.compare(o.a, o.b);
+                self.set(Cc::Less, o.rd);
+            }
+            Code::Sltu => {
+                self.compare(o.a, o.b);
+                self.set(Cc::Below, o.rd);
+            }
+            Code::AddW => self.binary(D, op::ADD, o),
+            Code::SubW => self.binary(D, op::SUB, o),
+            Code::SllW => self.binary(D, op::LSL, o),
+            Code::SrlW => self.binary(D, op::LSR, o),
+            Code::SraW => self.binary(D, op::ASR, o),
+            Code::Mul => self.binary(Q, op::MUL, o),
+            Code::MulW => self.binary(D, op::MUL, o),
+            Code::Mulh => self.binary(Q, op::SMULH, o),
+            Code::Mulhu => self.binary(Q, op::UMULH, o),
+            Code::Mulhsu => self.mul_high_mixed(o),
+            Code::Div => self.divide(Q, op::SDIV, o),
+            Code::Divu => self.divide(Q, op::UDIV, o),
+            Code::Rem => self.remainder(Q, op::SDIV, o),
+            Code::Remu => self.remainder(Q, op::UDIV, o),
+            Code::DivW => self.divide(D, op::SDIV, o),
+            Code::DivuW => self.divide(D, op::UDIV, o),
+            Code::RemW => self.remainder(D, op::SDIV, o),
+            Code::RemuW => self.remainder(D, op::UDIV, o),
+            Code::Sh1add => self.shift_add(1, o),
+            Code::Sh2add => self.shift_add(2, o),
+            Code::Sh3add => self.shift_add(3, o),
+            Code::AddUw => self.shift_add_word(0, o),
+            Code::Sh1addUw => self.shift_add_word(1, o),
+            Code::Sh2addUw => self.shift_add_word(2, o),
+            Code::Sh3addUw => self.shift_add_word(3, o),
+            Code::Max => self.select(Cc::Greater, o),
+            Code::Maxu => self.select(Cc::Above, o),
+            Code::Min => self.select(Cc::Less, o),
+            Code::Minu => self.select(Cc::Below, o),
+            Code::Rol => self.rotate_left(Q, o),
+            Code::Ror => self.binary(Q, op::ROR, o),
+            Code::RolW => self.rotate_left(D, o),
+            Code::RorW => self.binary(D, op::ROR, o),
+            Code::Bclr => self.bit(op::BIC, o),
+            Code::Binv => self.bit(op::EOR, o),
+            Code::Bset => self.bit(op::ORR, o),
+            Code::Bext => self.extract_bit(o),
+            Code::Clmul => self.carry_less_product(o, |t, d| t.asm.mov(d, X14)),
+            Code::Clmulh => self.carry_less_product(o, |t, d| t.asm.mov(d, X15)),
+            Code::Clmulr => self.carry_less_product(o, |t, d| {
+                dynasm!(t.asm ; .arch aarch64 ; extr X(d), x15, x14, #63);
+            }),
+            Code::CzeroEqz => self.conditional_zero(Cc::NotEqual, o),
+            Code::CzeroNez => self.conditional_zero(Cc::Equal, o),
+
+            Code::AddI => self.add_imm(Q, o),
+            Code::AndI => self.logic_imm(Logic::And, o),
+            Code::OrI => self.logic_imm(Logic::Orr, o),
+            Code::XorI => self.logic_imm(Logic::Eor, o),
+            Code::AddIW if o.imm == 0 && o.aux == LOW_ONLY => {
+                let a = self.get(o.a, X16);
+                self.put(o.rd, a);
+            }
+            Code::AddIW if o.imm == 0 => self.bitfield(Q, true, 0, 31, o),
+            Code::AddIW => self.add_imm(D, o),
+            Code::SllI => self.bitfield(Q, false, amount.wrapping_neg(), 63 - (amount & 63), o),
+            Code::SrlI => self.bitfield(Q, false, amount, 63, o),
+            Code::SraI => self.bitfield(Q, true, amount, 63, o),
+            Code::SllIW => self.bitfield(Q, true, (amount & 31).wrapping_neg(), 31 - (amount & 31), o),
+            Code::SrlIW if amount & 31 == 0 => self.bitfield(Q, true, 0, 31, o),
+            Code::SrlIW => self.bitfield(D, false, amount, 31, o),
+            Code::SraIW => self.bitfield(Q, true, amount & 31, 31, o),
+            Code::SllIUw => self.bitfield(Q, false, amount.wrapping_neg(), 31.min(63 - (amount & 63)), o),
+            Code::SltI => self.set_less_imm(Cc::Less, o),
+            Code::SltuI => self.set_less_imm(Cc::Below, o),
+            Code::RorI => self.rotate_imm(Q, o),
+            Code::RorIW => self.rotate_imm(D, o),
+            Code::BclrI => self.bit_imm(Logic::And, o),
+            Code::BinvI => self.bit_imm(Logic::Eor, o),
+            Code::BsetI => self.bit_imm(Logic::Orr, o),
+            Code::BextI => self.bitfield(Q, false, amount, amount, o),
+
+            Code::Clz => self.unary(Q, op::CLZ, o),
+            Code::Ctz => self.trailing_zeros(Q, o),
+            Code::Cpop => self.ones(Q, o),
+            Code::ClzW => self.unary(D, op::CLZ, o),
+            Code::CtzW => self.trailing_zeros(D, o),
+            Code::CpopW => self.ones(D, o),
+            Code::SextB => self.bitfield(Q, true, 0, 7, o),
+            Code::SextH => self.bitfield(Q, true, 0, 15, o),
+            Code::ZextH => self.bitfield(Q, false, 0, 15, o),
+            Code::OrcB => self.or_combine(o),
+            Code::Rev8 => self.unary(Q, op::REV, o),
+            _ => self.step(o),
+        }
+    }
+
+    /// `host = virtual address of the code page + offset`
+    pub(super) fn page_plus(&mut self, host: u8, offset: i64) {
+        self.asm.add_imm(Width::Q, host, PAGE, offset);
+    }
+}

@@ -1,0 +1,205 @@
+//! Jumps and branches.
+//!
+//! Inside a page they lead to the target block itself once it exists (a *link*). Everything else, and every return and
+//! indirect jump, looks the target up in the context's executable-code cache. The poll word is tested before a jump backwards
+//! and before an indirect one, so on every cycle of blocks.
+
+use std::mem::offset_of;
+
+use dynasm::dynasm;
+use dynasmrt::DynasmApi;
+use frontend::ir::{Code, Op, Reg};
+use softmmu::{Context, EXEC_BITS, ExecEntry};
+
+use super::Translator;
+use super::asm::{Access, Cc, Label, Place, Width};
+use super::regs::{CONTEXT, INSTRET, POLL, X15, X16, X17};
+use crate::codegen::Link;
+
+/// Program counters and code addresses are loaded as a pair.
+const _: () = assert!(size_of::<ExecEntry>() == 16);
+const _: () = assert!(offset_of!(ExecEntry, va) == 0 && offset_of!(ExecEntry, payload) == 8);
+const _: () = assert!(Context::EXEC_OFFSET.is_multiple_of(4096));
+
+/// What a conditional branch asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Condition {
+    Flags(Cc),
+    /// Whether a host register is zero.
+    Zero(u8),
+    NotZero(u8),
+}
+
+/// The page offset of a target that can be linked to: in the page, and no instruction that may go on in the next.
+fn in_page(target: i64) -> Option<u16> {
+    u16::try_from(target).ok().filter(|&target| target < 4094)
+}
+
+impl Translator {
+    pub(super) fn branch(&mut self, op: &Op) {
+        let cc = match op.code {
+            Code::Beq => Cc::Equal,
+            Code::Bne => Cc::NotEqual,
+            Code::Blt => Cc::Less,
+            Code::Bge => Cc::GreaterEqual,
+            Code::Bltu => Cc::Below,
+            _ => Cc::AboveEqual,
+        };
+        if op.imm <= i64::from(op.at) {
+            self.poll_before(op.at);
+        }
+        let condition = self.condition(cc, op.a, op.b);
+        match in_page(op.imm) {
+            Some(target) => self.link(Some(condition), target),
+            None => {
+                let target = op.imm;
+                self.exit_condition(condition, move |t| t.leave_page(target));
+            }
+        }
+        self.go_to(i64::from(op.at) + i64::from(op.aux));
+    }
+
+    /// Whether `cc` holds for `a - b`.
+    fn condition(&mut self, cc: Cc, a: Reg, b: Reg) -> Condition {
+        let other = match (a, b) {
+            (_, Reg::ZERO) => a,
+            (Reg::ZERO, _) => b,
+            _ => Reg::ZERO,
+        };
+        match cc {
+            Cc::Equal | Cc::NotEqual if other != Reg::ZERO => {
+                let reg = self.get(other, X16);
+                if cc == Cc::Equal { Condition::Zero(reg) } else { Condition::NotZero(reg) }
+            }
+            _ => {
+                self.compare(a, b);
+                Condition::Flags(cc)
+            }
+        }
+    }
+
+    pub(super) fn branch_if(&mut self, condition: Condition, label: Label) {
+        match condition {
+            Condition::Flags(cc) => self.asm.b_cc(cc, label),
+            Condition::Zero(reg) => self.asm.cbz(Width::Q, false, reg, label),
+            Condition::NotZero(reg) => self.asm.cbz(Width::Q, true, reg, label),
+        }
+    }
+
+    pub(super) fn jump(&mut self, op: &Op) {
+        let target = op.imm;
+        if target <= i64::from(op.at) {
+            // An instruction that also links has done so by now, so it cannot be left before.
+            let polled = self.poll();
+            self.cold(move |t| {
+                t.asm.bind(polled);
+                t.page_plus(X16, target);
+                t.leave_by(t.thunks.exit_to);
+            });
+        }
+        self.go_to(target);
+    }
+
+    pub(super) fn jump_reg(&mut self, op: &Op) {
+        if op.a == Reg::ZERO {
+            self.asm.mov_imm(X16, op.imm as u64);
+        } else {
+            let a = self.get(op.a, X16);
+            self.asm.add_imm(Width::Q, X16, a, op.imm);
+        }
+        let next = i64::from(op.at) + i64::from(op.aux);
+        if op.rd != Reg::SINK {
+            let d = self.pins.pinned(op.rd).unwrap_or(X17);
+            self.page_plus(d, next);
+            self.put(op.rd, d);
+        }
+        let polled = self.poll();
+        let exit = self.thunks.exit_to;
+        self.cold(move |t| {
+            t.asm.bind(polled);
+            t.leave_by(exit);
+        });
+        self.look_up();
+    }
+
+    fn go_to(&mut self, target: i64) {
+        match in_page(target) {
+            Some(target) => self.link(None, target),
+            None => self.leave_page(target),
+        }
+    }
+
+    /// A direct jump to another page.
+    fn leave_page(&mut self, target: i64) {
+        self.page_plus(X16, target);
+        self.look_up();
+    }
+
+    /// Jumps to the block at the guest address in x16.
+    fn look_up(&mut self) {
+        const EXEC_PAGES: u32 = (Context::EXEC_OFFSET >> 12) as u32;
+        self.exchange_out();
+        self.asm.bitfield(Width::Q, false, X17, X16, 1, EXEC_BITS as u8);
+        dynasm!(self.asm ; .arch aarch64
+            ; add x15, XSP(CONTEXT), EXEC_PAGES, lsl #12
+            ; add x17, x15, x17, lsl #4
+            ; ldp x15, x17, [x17]
+            ; cmp x15, x16
+        );
+        let unknown = self.asm.label();
+        self.asm.b_cc(Cc::NotEqual, unknown);
+        dynasm!(self.asm ; .arch aarch64 ; br x17);
+        let exit = self.thunks.exit_to;
+        self.cold(move |t| {
+            t.asm.bind(unknown);
+            t.asm.b_to(exit);
+        });
+    }
+
+    /// A jump inside the page, patched when the target is known. What is patched is an unconditional branch (Arm Architecture
+    /// Reference Manual, B2.2.5).
+    fn link(&mut self, condition: Option<Condition>, target: u16) {
+        if target == self.start {
+            return match condition {
+                Some(condition) => self.branch_if(condition, self.body),
+                None => self.asm.b(self.body),
+            };
+        }
+        if let Some(condition) = condition {
+            return self.exit_condition(condition, move |t| t.link(None, target));
+        }
+        self.exchange_out();
+        let stub = self.asm.label();
+        let field = self.asm.here();
+        self.asm.b(stub);
+        self.links.push(Link { field, target });
+        self.cold(move |t| {
+            t.asm.bind(stub);
+            let site = t.asm.bind_at(field);
+            t.asm.adr(X17, site);
+            t.asm.mov_imm(X15, t.page.into());
+            t.asm.mov_imm(X16, target.into());
+            t.asm.b_to(t.thunks.exit_link);
+        });
+    }
+
+    /// Tests the poll word; jumps to the label when it is set. Keeps all but x17.
+    fn poll(&mut self) -> Label {
+        let polled = self.asm.label();
+        self.asm.access(Access::load(2), X17, Place::Offset(POLL, 0), X17);
+        self.asm.cbz(Width::D, true, X17, polled);
+        polled
+    }
+
+    /// Leaves before the instruction at page offset `at`, if the poll word is set.
+    fn poll_before(&mut self, at: u16) {
+        let polled = self.poll();
+        let left = self.not_retired(at);
+        self.cold(move |t| {
+            t.asm.bind(polled);
+            t.asm.add_imm(Width::Q, INSTRET, INSTRET, -i64::from(left));
+            t.asm.mov_imm(X16, at.into());
+            t.leave_by(t.thunks.exit_at);
+        });
+    }
+}

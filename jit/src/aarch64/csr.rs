@@ -1,0 +1,115 @@
+//! The CSR accesses that kernels make at every trap, without leaving generated code. All others are helpers.
+
+use std::mem::offset_of;
+
+use dynasm::dynasm;
+use dynasmrt::DynasmApi;
+use frontend::csr_name::number;
+use frontend::ir::{CsrAccess, Op, Reg};
+use softmmu::Privilege;
+
+use super::Translator;
+use super::asm::{Cc, Logic, Width};
+use super::regs::{X15, X16, field, slot};
+use crate::context::{HartState, mstatus};
+
+/// The operand of an instruction with the immediate form (`csrrwi` and its sisters).
+fn immediate(bits: i64) -> Option<u8> {
+    (bits >> 14 & 1 == 1).then_some((bits >> 15 & 31) as u8)
+}
+
+/// Registers that only hold what was written, and the bits they hold.
+fn plain(csr: u16) -> Option<(i32, u64)> {
+    let offset = match csr {
+        number::SSCRATCH => offset_of!(HartState, sscratch),
+        number::SEPC => return Some((slot(offset_of!(HartState, sepc)), !1)),
+        number::SCAUSE => offset_of!(HartState, scause),
+        number::STVAL => offset_of!(HartState, stval),
+        _ => return None,
+    };
+    Some((slot(offset), u64::MAX))
+}
+
+impl Translator {
+    /// Carries out a CSR access, if it is one of those done here.
+    pub(super) fn csr(&mut self, o: &Op) -> bool {
+        let access = CsrAccess::from_bits(o.aux);
+        let csr = (o.imm >> 20) as u16 & 0xfff;
+        match (plain(csr), csr, access) {
+            (Some((slot, mask)), _, CsrAccess::Read | CsrAccess::Write) => {
+                self.csr_or_call(o, |t| t.plain_csr(slot, mask, access, o));
+            }
+            (_, number::SSTATUS, CsrAccess::Read) => self.csr_or_call(o, |t| t.read_sstatus(o.rd)),
+            (_, number::SSTATUS, CsrAccess::Set | CsrAccess::Clear)
+                if immediate(o.imm) == Some(mstatus::SIE as u8) =>
+            {
+                self.csr_or_call(o, |t| t.switch_interrupts(access, o));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Carries out an access to a supervisor-level register by `inline`, or by the helper in U-mode, which has none of them, and
+    /// where interrupts may have to be taken at once.
+    fn csr_or_call(&mut self, o: &Op, inline: impl FnOnce(&mut Self)) {
+        let (slow, done) = (self.asm.label(), self.asm.label());
+        self.asm.ldrb(X16, field!(privilege));
+        self.asm.cmp_imm12(X16, Privilege::User as u32);
+        self.asm.b_cc(Cc::Equal, slow);
+        let enables = CsrAccess::from_bits(o.aux) == CsrAccess::Set;
+        if enables {
+            self.asm.ldrb(X16, field!(interrupt_waits));
+            self.asm.cbz(Width::D, true, X16, slow);
+        }
+        inline(self);
+        self.asm.bind(done);
+        let op = *o;
+        self.cold_branch(slow, done, move |t| t.call_helper(&op));
+    }
+
+    fn plain_csr(&mut self, slot: i32, mask: u64, access: CsrAccess, o: &Op) {
+        let reads = o.rd != Reg::SINK;
+        if reads {
+            self.asm.ldr(X16, slot);
+        }
+        if access == CsrAccess::Write {
+            let mut new = self.get(o.a, X15);
+            if mask != u64::MAX {
+                self.asm.logic_imm(Width::Q, Logic::And, X15, new, mask);
+                new = X15;
+            }
+            self.asm.str(new, slot);
+        }
+        if reads {
+            self.put(o.rd, X16);
+        }
+    }
+
+    fn read_sstatus(&mut self, rd: Reg) {
+        if rd == Reg::SINK {
+            return;
+        }
+        self.asm.ldr(X15, field!(mstatus));
+        self.asm.mov_imm(X16, mstatus::SSTATUS & !mstatus::SD);
+        // FS = 3 carries into bit 15, which becomes SD.
+        dynasm!(self.asm ; .arch aarch64
+            ; and x16, x15, x16
+            ; and x17, x16, mstatus::FS
+            ; add x17, x17, #2, lsl #12
+            ; and x17, x17, #0x8000
+            ; orr x16, x16, x17, lsl #48
+        );
+        self.put(rd, X16);
+    }
+
+    fn switch_interrupts(&mut self, access: CsrAccess, o: &Op) {
+        self.read_sstatus(o.rd);
+        self.asm.ldr(X15, field!(mstatus));
+        match access {
+            CsrAccess::Set => self.asm.logic_imm(Width::Q, Logic::Orr, X15, X15, mstatus::SIE),
+            _ => self.asm.logic_imm(Width::Q, Logic::And, X15, X15, !mstatus::SIE),
+        }
+        self.asm.str(X15, field!(mstatus));
+    }
+}

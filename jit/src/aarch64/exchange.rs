@@ -1,0 +1,96 @@
+//! Exchanges the registers that [`crate::codegen::exchange`] chooses: on the way into a block, and back on every way out, be it to
+//! another block, to shared code or to Rust.
+
+use frontend::Block;
+
+use super::Translator;
+use super::branch::Condition;
+use super::regs::{LINK, PINS, Pins, x_slot};
+use crate::codegen::exchange::{Exchange, choose};
+
+impl Translator {
+    /// Chooses the exchanges for a block and carries them out on the way in.
+    pub(super) fn exchange_in(&mut self, block: &Block) {
+        self.exchanges = choose(block, &PINS);
+        self.pins = Pins::USUAL;
+        self.to_usual = self.asm.label();
+        self.to_block = self.asm.label();
+        for index in 0..self.exchanges.len() {
+            self.pins.exchange(self.exchanges[index]);
+        }
+        self.swap_in(|_| true);
+    }
+
+    fn swap_in(&mut self, which: impl Fn(&Exchange) -> bool) {
+        for &Exchange { host, out, into } in self.exchanges.iter().filter(|exchange| which(exchange)) {
+            self.asm.str(host, x_slot(out));
+            self.asm.ldr(host, x_slot(into));
+        }
+    }
+
+    fn swap_out(&mut self, which: impl Fn(&Exchange) -> bool) {
+        for &Exchange { host, out, into } in self.exchanges.iter().filter(|exchange| which(exchange)) {
+            self.asm.str(host, x_slot(into));
+            self.asm.ldr(host, x_slot(out));
+        }
+    }
+
+    /// Puts all registers in their usual places, on a way out. Keeps the scratch registers and the flags.
+    pub(super) fn exchange_out(&mut self) {
+        self.swap_out(|_| true);
+    }
+
+    /// Calls shared code, which wants the registers in their usual places, and that of [`LINK`] in the state. Keeps its flags.
+    pub(super) fn call_shared(&mut self, thunk: u32) {
+        let linked = self.pins.guest(LINK).map(x_slot);
+        if let Some(slot) = linked {
+            self.asm.str(LINK, slot);
+        }
+        if self.exchanges.is_empty() {
+            self.asm.bl_to(thunk);
+        } else {
+            self.asm.bl(self.to_usual);
+            self.asm.bl_to(thunk);
+            self.asm.bl(self.to_block);
+        }
+        if let Some(slot) = linked {
+            self.asm.ldr(LINK, slot);
+        }
+    }
+
+    /// Leaves the block for shared code.
+    pub(super) fn leave_by(&mut self, thunk: u32) {
+        self.exchange_out();
+        self.asm.b_to(thunk);
+    }
+
+    /// The subroutines of [`Self::call_shared`].
+    pub(super) fn exchange_subroutines(&mut self) {
+        let elsewhere = |exchange: &Exchange| exchange.host != LINK;
+        self.asm.bind(self.to_usual);
+        if !self.exchanges.is_empty() {
+            self.swap_out(elsewhere);
+            self.asm.ret();
+        }
+        self.asm.bind(self.to_block);
+        if !self.exchanges.is_empty() {
+            self.swap_in(elsewhere);
+            self.asm.ret();
+        }
+    }
+
+    /// A conditional way out, which has to be left by way of cold code: shared code is too far for a conditional branch, and one
+    /// cannot be patched while it runs.
+    pub(super) fn exit_condition(
+        &mut self,
+        condition: Condition,
+        leave: impl FnOnce(&mut Translator) + 'static,
+    ) {
+        let taken = self.asm.label();
+        self.branch_if(condition, taken);
+        self.cold(move |t| {
+            t.asm.bind(taken);
+            leave(t);
+        });
+    }
+}

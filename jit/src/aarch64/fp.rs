@@ -1,0 +1,384 @@
+//! Floating point: registers, arithmetic, comparison. Conversions are in [`super::fp_convert`].
+//!
+//! FPSR raises what RISC-V raises, at the same time, but for underflow: the host detects tininess before rounding, RISC-V after it.
+//! They differ for a result that is the smallest normal number. So UFC is clear in FPSR between operations; a result that is tiny
+//! has what it raised looked at, out of line, and that one number is left to the interpreter. FPCR makes every NaN that an operation
+//! returns the canonical one. What else differs is left to the interpreter, before the host has raised anything that the guest
+//! must not see: NaNs as results of minimum and maximum, and rounding modes other than `frm`.
+//!
+//! A register that an operation reads as a single must hold a boxed one. That is known of results, and tested once in a
+//! block of everything else; if the test fails, the interpreter goes on with the block, so that what was tested stays
+//! known.
+//!
+//! Operations that [`is_inline`] lists use x16, x17, v0, v1 and v2 as their only scratch registers.
+
+use dynasm::dynasm;
+use frontend::ir::{Code, Fmt, Op, Reg};
+
+use super::Translator;
+use super::asm::{Access, Cc, Label, Logic, Place, Width};
+use super::neon::{binary, fused, logic, unary};
+use super::regs::{Loc, STATE, X14, X15, X16, X17, XZR, f_pinned, f_slot, field};
+use crate::codegen::float::{DYNAMIC, is_inline, writes_f};
+
+pub(super) const V0: u8 = 0;
+pub(super) const V1: u8 = 1;
+const V2: u8 = 2;
+/// The upper half of a boxed single.
+const BOX: u8 = 3;
+
+/// Bits of FPSR.
+pub(super) mod fpsr {
+    pub(in super::super) const UFC: u64 = 1 << 3;
+    pub(in super::super) const IXC: u64 = 1 << 4;
+}
+/// Underflow, in fflags.
+const UF: u64 = 1 << 1;
+
+fn bit(reg: Reg) -> u32 {
+    1 << (reg.0 & 31)
+}
+
+/// The width of a general register for the bits of a format.
+pub(super) fn width(fmt: Fmt) -> Width {
+    if fmt == Fmt::D { Width::Q } else { Width::D }
+}
+
+/// Bits of which at least one is set unless a number is below twice the smallest normal one: the exponent's but the lowest.
+fn not_tiny(fmt: Fmt) -> u64 {
+    if fmt == Fmt::D { 0x7fe0_0000_0000_0000 } else { 0x7f00_0000 }
+}
+
+/// The bits of the smallest normal number.
+fn smallest_normal(fmt: Fmt) -> u64 {
+    if fmt == Fmt::D { 1 << 52 } else { 1 << 23 }
+}
+
+impl Translator {
+    /// An operation of which [`is_float`](crate::codegen::float::is_float) is true.
+    pub(super) fn float(&mut self, op: &Op) {
+        use Code::*;
+        if !is_inline(op) {
+            self.step(op);
+            return self.note_result(op);
+        }
+        match op.code {
+            FpOn => return self.fp_on(op, self.site(op.at)),
+            FConst => self.f_const(op.rd, op.imm as u64),
+            FAdd => self.arithmetic(binary::ADD, op),
+            FSub => self.arithmetic(binary::SUB, op),
+            FMul => self.arithmetic(binary::MUL, op),
+            FDiv => self.arithmetic(binary::DIV, op),
+            FSqrt => self.square_root(op),
+            FMadd => self.fused(fused::MADD, op),
+            FMsub => self.fused(fused::NMSUB, op),
+            FNmsub => self.fused(fused::MSUB, op),
+            FNmadd => self.fused(fused::NMADD, op),
+            FSgnj | FSgnjn | FSgnjx => self.sign(op),
+            FMin => self.select_float(binary::MINNM, op),
+            FMax => self.select_float(binary::MAXNM, op),
+            FRound => self.round(op),
+            FRoundNx => self.round_inexact(op),
+            FCvtFmt => self.convert_format(op),
+            FEq => self.compare_float(false, Cc::Equal, op),
+            FLt => self.compare_float(true, Cc::Minus, op),
+            FLe => self.compare_float(true, Cc::BelowEqual, op),
+            FLtq => self.compare_float(false, Cc::Minus, op),
+            FLeq => self.compare_float(false, Cc::BelowEqual, op),
+            FToInt => self.float_to_int(op),
+            FFromInt => self.int_to_float(op),
+            FToBits => self.float_to_bits(op),
+            _ => self.bits_to_float(op),
+        }
+        self.note_result(op);
+    }
+
+    /// Notes whether the result of an operation is a boxed single.
+    pub(super) fn note_result(&mut self, op: &Op) {
+        if writes_f(op) {
+            // A boxed half is a boxed single, too.
+            if op.fmt() == Fmt::D {
+                self.boxed &= !bit(op.rd);
+            } else {
+                self.boxed |= bit(op.rd);
+            }
+        }
+    }
+
+    /// Makes the floating-point registers live, at a site.
+    pub(super) fn fp_on(&mut self, op: &Op, site: u32) {
+        let dirty = op.aux != 0;
+        let (off, on) = (self.asm.label(), self.asm.label());
+        self.asm.ldrb(X16, field!(native.fp_live));
+        if !dirty {
+            self.asm.cbz(Width::D, false, X16, off);
+        } else if self.ops_are_few {
+            self.asm.tbz(false, X16, 1, off);
+        } else {
+            self.asm.tst_imm(Width::D, X16, 2);
+            self.asm.b_cc(Cc::Equal, off);
+        }
+        self.asm.bind(on);
+        let bits = op.imm as u32;
+        self.cold_branch(off, on, move |t| {
+            t.asm.mov_imm(X17, site.into());
+            t.asm.mov_imm(X16, bits.into());
+            t.call_shared(t.thunks.fp_on[usize::from(dirty)]);
+        });
+    }
+
+    /// Code out of line that has the interpreter carry out `op` and goes on at `done`. It keeps x14 and x15.
+    pub(super) fn cold_step(&mut self, op: &Op, done: Label) -> Label {
+        let cold = self.asm.label();
+        let op = *op;
+        self.cold_branch(cold, done, move |t| {
+            t.asm.str(X14, field!(native.spill));
+            t.asm.str(X15, field!(native.spill) + 8);
+            t.step(&op);
+            t.asm.ldr(X14, field!(native.spill));
+            t.asm.ldr(X15, field!(native.spill) + 8);
+        });
+        cold
+    }
+
+    /// Makes sure that registers read as singles are boxed.
+    pub(super) fn check_boxed(&mut self, fmt: Fmt, op: &Op, regs: &[Reg]) {
+        for &reg in regs {
+            if fmt != Fmt::S || self.boxed & bit(reg) != 0 {
+                continue;
+            }
+            match f_pinned(reg.0) {
+                Some(host) => self.asm.f_upper_bits(X16, host),
+                None => self.asm.word_of_state(true, X16, f_slot(reg.0) + 4),
+            }
+            dynasm!(self.asm ; .arch aarch64 ; cmn w16, #1);
+            let unboxed = self.asm.label();
+            self.asm.b_cc(Cc::NotEqual, unboxed);
+            self.boxed |= bit(reg);
+            let site = self.site(op.at);
+            self.cold(move |t| {
+                t.asm.bind(unboxed);
+                t.asm.mov_imm(X17, site.into());
+                t.call_shared(t.thunks.interpret);
+            });
+        }
+    }
+
+    /// Makes sure that `frm` is the rounding mode of `op`; else has the interpreter carry out `op` and goes on at `done`.
+    pub(super) fn check_rounding(&mut self, op: &Op, done: Label) {
+        if op.rm() != DYNAMIC {
+            let cold = self.cold_step(op, done);
+            self.asm.ldrb(X16, field!(frm));
+            self.asm.cmp_imm12(X16, op.rm().into());
+            self.asm.b_cc(Cc::NotEqual, cold);
+        }
+    }
+
+    /// Looks at what `op` raised if its result in `d` is tiny: see the start of this file. It may be that the interpreter carries out
+    /// `op` again, and the block goes on at `done`: the sources are as they were.
+    pub(super) fn check_underflow(&mut self, fmt: Fmt, d: u8, op: &Op, done: Label) {
+        let width = width(fmt);
+        let (tiny, checked) = (self.asm.label(), self.asm.label());
+        let exact = self.cold_step(op, done);
+        self.asm.f_to_bits(width, X16, d);
+        self.asm.tst_imm(width, X16, not_tiny(fmt));
+        self.asm.b_cc(Cc::Equal, tiny);
+        self.asm.bind(checked);
+        self.cold_branch(tiny, checked, move |t| {
+            t.asm.read_fpsr(X17);
+            t.asm.tst_imm(Width::Q, X17, fpsr::UFC);
+            t.asm.b_cc(Cc::Equal, checked);
+            t.asm.logic_imm(Width::Q, Logic::And, X17, X17, !fpsr::UFC);
+            t.asm.write_fpsr(X17);
+            // Without the sign.
+            t.asm.mov_imm(X17, smallest_normal(fmt) << 1);
+            t.asm.lsl_imm(width, X16, X16, 1);
+            t.asm.cmp(width, X16, X17);
+            t.asm.b_cc(Cc::Equal, exact);
+            t.asm.ldrb(X16, field!(fflags));
+            t.asm.logic_imm(Width::D, Logic::Orr, X16, X16, UF);
+            t.asm.strb(X16, field!(fflags));
+        });
+    }
+
+    /// The host register that holds `reg`: its own, or `scratch`, loaded now.
+    pub(super) fn f_get(&mut self, reg: Reg, scratch: u8) -> u8 {
+        f_pinned(reg.0).unwrap_or_else(|| {
+            self.asm.vector_of_state(true, scratch, f_slot(reg.0));
+            scratch
+        })
+    }
+
+    /// Where to compute a result.
+    pub(super) fn f_target(&self, rd: Reg) -> u8 {
+        f_pinned(rd.0).unwrap_or(V0)
+    }
+
+    /// Where to compute a result that must not be in a register of `sources`.
+    pub(super) fn f_apart(&self, rd: Reg, sources: &[Reg]) -> u8 {
+        f_pinned(rd.0).filter(|_| !sources.contains(&rd)).unwrap_or(V0)
+    }
+
+    /// Writes a result that is in a host register; a single is boxed.
+    pub(super) fn f_put(&mut self, fmt: Fmt, rd: Reg, from: u8) {
+        let d = f_pinned(rd.0).unwrap_or(from);
+        if fmt == Fmt::S {
+            self.asm.vector(logic::ORR, d, from, BOX);
+        } else {
+            self.asm.f_move(d, from);
+        }
+        if f_pinned(rd.0).is_none() {
+            self.asm.vector_of_state(false, d, f_slot(rd.0));
+        }
+    }
+
+    fn f_const(&mut self, rd: Reg, bits: u64) {
+        let d = self.f_target(rd);
+        let from = if bits == 0 { XZR } else { X16 };
+        if bits != 0 {
+            self.asm.mov_imm(X16, bits);
+        }
+        self.asm.f_from_bits(Width::Q, d, from);
+        self.f_put(Fmt::D, rd, d);
+    }
+
+    fn arithmetic(&mut self, opcode: u32, op: &Op) {
+        let fmt = op.fmt();
+        let done = self.asm.label();
+        self.check_boxed(fmt, op, &[op.a, op.b]);
+        self.check_rounding(op, done);
+        let a = self.f_get(op.a, V0);
+        let b = self.f_get(op.b, V1);
+        // Sums that are tiny are exact.
+        let d = if matches!(opcode, binary::MUL | binary::DIV) {
+            let d = self.f_apart(op.rd, &[op.a, op.b]);
+            self.asm.f_binary(fmt, opcode, d, a, b);
+            self.check_underflow(fmt, d, op, done);
+            d
+        } else {
+            let d = self.f_target(op.rd);
+            self.asm.f_binary(fmt, opcode, d, a, b);
+            d
+        };
+        self.f_put(fmt, op.rd, d);
+        self.asm.bind(done);
+    }
+
+    fn square_root(&mut self, op: &Op) {
+        let fmt = op.fmt();
+        let done = self.asm.label();
+        self.check_boxed(fmt, op, &[op.a]);
+        self.check_rounding(op, done);
+        let a = self.f_get(op.a, V0);
+        let d = self.f_target(op.rd);
+        self.asm.f_unary(fmt, unary::SQRT, d, a);
+        self.f_put(fmt, op.rd, d);
+        self.asm.bind(done);
+    }
+
+    /// The host raises IOC for `inf * 0 + NaN`, as RISC-V wants it.
+    fn fused(&mut self, opcode: u32, op: &Op) {
+        let fmt = op.fmt();
+        let done = self.asm.label();
+        self.check_boxed(fmt, op, &[op.a, op.b, op.c]);
+        self.check_rounding(op, done);
+        let a = self.f_get(op.a, V0);
+        let b = self.f_get(op.b, V1);
+        let c = self.f_get(op.c, V2);
+        let d = self.f_apart(op.rd, &[op.a, op.b, op.c]);
+        self.asm.f_fused(fmt, opcode, d, a, b, c);
+        self.check_underflow(fmt, d, op, done);
+        self.f_put(fmt, op.rd, d);
+        self.asm.bind(done);
+    }
+
+    fn sign(&mut self, op: &Op) {
+        let fmt = op.fmt();
+        self.check_boxed(fmt, op, &[op.a, op.b]);
+        let a = self.f_get(op.a, V0);
+        let d = self.f_target(op.rd);
+        match op.code {
+            // The box is copied, too.
+            Code::FSgnj if op.a == op.b => return self.f_put(Fmt::D, op.rd, a),
+            Code::FSgnjn if op.a == op.b => self.asm.f_unary(fmt, unary::NEG, d, a),
+            Code::FSgnjx if op.a == op.b => self.asm.f_unary(fmt, unary::ABS, d, a),
+            _ => {
+                let b = self.f_get(op.b, V1);
+                self.mix_signs(op.code, fmt, a, b);
+                return self.f_put(fmt, op.rd, V0);
+            }
+        }
+        self.f_put(fmt, op.rd, d);
+    }
+
+    /// `v0 = a`, with another sign. What is in the upper half of singles is of no interest.
+    fn mix_signs(&mut self, code: Code, fmt: Fmt, a: u8, b: u8) {
+        self.asm.f_sign_mask(fmt, V2);
+        if code == Code::FSgnjx {
+            self.asm.vector(logic::AND, V1, b, V2);
+            return self.asm.vector(logic::EOR, V0, a, V1);
+        }
+        let mut signs = b;
+        if code == Code::FSgnjn {
+            self.asm.f_unary(fmt, unary::NEG, V1, b);
+            signs = V1;
+        }
+        self.asm.f_move(V0, a);
+        self.asm.vector(logic::BIT, V0, signs, V2);
+    }
+
+    /// Minimum or maximum. Of a signalling NaN and a number the host makes a NaN.
+    fn select_float(&mut self, opcode: u32, op: &Op) {
+        let fmt = op.fmt();
+        let done = self.asm.label();
+        self.check_boxed(fmt, op, &[op.a, op.b]);
+        let a = self.f_get(op.a, V0);
+        let b = self.f_get(op.b, V1);
+        let d = self.f_apart(op.rd, &[op.a, op.b]);
+        self.asm.f_binary(fmt, opcode, d, a, b);
+        let unordered = self.cold_step(op, done);
+        self.asm.f_compare(fmt, false, d, d);
+        self.asm.b_cc(Cc::Unordered, unordered);
+        self.f_put(fmt, op.rd, d);
+        self.asm.bind(done);
+    }
+
+    /// The conditions are false for unordered operands.
+    fn compare_float(&mut self, signalling: bool, cc: Cc, op: &Op) {
+        let fmt = op.fmt();
+        self.check_boxed(fmt, op, &[op.a, op.b]);
+        let a = self.f_get(op.a, V0);
+        let b = self.f_get(op.b, V1);
+        self.asm.f_compare(fmt, signalling, a, b);
+        self.set(cc, op.rd);
+    }
+
+    fn float_to_bits(&mut self, op: &Op) {
+        let d = self.target(op.rd);
+        match (f_pinned(op.a.0), op.fmt()) {
+            (Some(a), Fmt::D) => self.asm.f_to_bits(Width::Q, d, a),
+            (Some(a), _) => self.asm.f_low_bits(d, a),
+            (None, Fmt::D) => self.asm.ldr(d, f_slot(op.a.0)),
+            (None, _) => {
+                let place = Place::Offset(STATE, f_slot(op.a.0).into());
+                self.asm.access(Access::load_signed(2), d, place, X17);
+            }
+        }
+        self.put(op.rd, d);
+    }
+
+    fn bits_to_float(&mut self, op: &Op) {
+        let d = self.f_target(op.rd);
+        let a = self.get(op.a, X16);
+        self.asm.f_from_bits(width(op.fmt()), d, a);
+        self.f_put(op.fmt(), op.rd, d);
+    }
+
+    /// Copies bits of a floating-point register to a general one.
+    pub(super) fn f_copy_bits(&mut self, to: u8, reg: Reg) {
+        match f_pinned(reg.0).map_or(Loc::Slot(f_slot(reg.0)), Loc::Reg) {
+            Loc::Reg(host) => self.asm.f_to_bits(Width::Q, to, host),
+            Loc::Slot(slot) => self.asm.ldr(to, slot),
+        }
+    }
+}

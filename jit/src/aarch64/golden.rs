@@ -1,0 +1,169 @@
+//! The code that is generated for each operation, as text; see [`crate::codegen::golden`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use frontend::encode::{Operands, encode};
+use frontend::isa::Isa;
+use frontend::{Block, Decoder, Opcode};
+
+use super::listing::decode;
+use super::{Features, Translator, shared_code};
+use crate::codegen::golden::{self, Host, PAGE, Registers, state_name};
+
+/// Bytes that every block begins with: the entry, and the count of instructions.
+const BEGIN: usize = 12;
+/// What ends a block here.
+const MARK: [&str; 2] = ["mov x16, #0x1", "str x16, [state.x27]"];
+
+struct Aarch64 {
+    translator: Translator,
+    /// Names of places in the shared code.
+    names: BTreeMap<u32, String>,
+}
+
+impl Host for Aarch64 {
+    const NAME: &'static str = "aarch64";
+    const REGISTERS: Registers = Registers {
+        pinned: [10, 2, 31],
+        memory: [22, 23, 24],
+        f_pinned: [10, 11, 12, 13],
+        f_memory: [28, 29, 30, 31],
+        mark: 27,
+    };
+
+    fn listing(&mut self, block: &Block) -> Vec<String> {
+        self.translator.translate(block, PAGE);
+        listing(&self.translator, &self.names)
+    }
+}
+
+fn listing(translator: &Translator, names: &BTreeMap<u32, String>) -> Vec<String> {
+    let code = &translator.code()[..translator.instructions()];
+    let external: BTreeMap<usize, u32> =
+        translator.asm.external.iter().map(|&(at, target)| (at as usize, target)).collect();
+    let insns: Vec<(usize, String, Option<i64>)> = code
+        .chunks_exact(4)
+        .enumerate()
+        .skip(BEGIN / 4)
+        .map(|(index, word)| {
+            let (text, displacement) = decode([word[0], word[1], word[2], word[3]]);
+            (4 * index, text, displacement.map(|displacement| 4 * index as i64 + displacement))
+        })
+        .collect();
+    let is_inside = |target: i64| (BEGIN as i64..code.len() as i64).contains(&target);
+    let targets: BTreeSet<i64> = insns
+        .iter()
+        .filter(|(at, text, _)| !external.contains_key(at) && !text.starts_with("adr "))
+        .filter_map(|&(_, _, target)| target.filter(|&target| is_inside(target)))
+        .collect();
+    let label = |address: i64| targets.iter().position(|&target| target == address).map(|n| format!("L{n}"));
+    let mut lines = Vec::new();
+    for (at, text, target) in insns {
+        if let Some(label) = label(at as i64) {
+            lines.push(format!("{label}:"));
+        }
+        let operands = text.find('$').map_or(text.as_str(), |at| &text[..at]);
+        let line = match (external.get(&at), target) {
+            (Some(target), _) => {
+                let name = names.get(target).cloned().unwrap_or_else(|| format!("at {target:#x}"));
+                format!("{operands}<{name}>")
+            }
+            (None, Some(target)) if text.starts_with("adr ") => {
+                format!("{operands}{}", if is_inside(target) { "site" } else { "op" })
+            }
+            (None, Some(target)) => {
+                format!("{operands}{}", label(target).unwrap_or_else(|| "body".to_owned()))
+            }
+            (None, None) => name_field(&text),
+        };
+        lines.push(line);
+        if lines.ends_with(&MARK.map(str::to_owned)) {
+            lines.truncate(lines.len() - MARK.len());
+            lines.push("...".to_owned());
+        }
+    }
+    lines
+}
+
+/// `line` with the offset of a field in the state replaced by its name.
+fn name_field(line: &str) -> String {
+    let Some((before, rest)) = line.split_once("[x28, #0x") else { return line.to_owned() };
+    let Some((offset, after)) = rest.split_once(']') else { return line.to_owned() };
+    let name = i64::from_str_radix(offset, 16).ok().and_then(state_name);
+    name.map_or_else(|| line.to_owned(), |name| format!("{before}[state.{name}]{after}"))
+}
+
+/// The backend for a host with all [`Features`], for tests that list what it makes.
+pub(crate) fn host() -> impl Host {
+    let (_, thunks) = shared_code();
+    let names = thunks.parts().into_iter().collect();
+    Aarch64 { translator: Translator::with_features(thunks, Features { lse: true, pmull: true }), names }
+}
+
+#[test]
+fn generated_code_is_as_reviewed() {
+    golden::check(&mut host());
+}
+
+#[test]
+fn every_operation_is_in_a_file() {
+    golden::check_complete::<Aarch64>();
+}
+
+/// Host instructions for each guest instruction of a loop, once it is in its loop.
+fn density(body: &[(Opcode, [u8; 4], i64)]) -> f64 {
+    const START: u16 = 0x100;
+    let insn = |&(opcode, [rd, rs1, rs2, rs3], imm): &(Opcode, [u8; 4], i64)| {
+        encode(opcode, &Operands { rd, rs1, rs2, rs3, rm: 7, imm }).expect("an instruction")
+    };
+    let count = [10, 10, 0, 0];
+    let back = -4 * (body.len() as i64 + 1);
+    let end = [(Opcode::Addi, count, -1), (Opcode::Bne, [0, 10, 0, 0], back)];
+    let words: Vec<u32> = body.iter().chain(&end).map(insn).collect();
+    let block = Block::cut(&Decoder::new(&Isa::ALL), START, words.len(), |at| {
+        let word = words.get(usize::from(at - START) / 4).ok_or(())?;
+        Ok::<u16, ()>((word >> (8 * (at & 2))) as u16)
+    });
+    let (_, thunks) = shared_code();
+    let mut translator = Translator::new(thunks);
+    translator.translate(&block.expect("code"), PAGE);
+    // Without the entry, what comes before the loop, and the jump behind it.
+    let round = translator.usual() - translator.asm.offset_of(translator.body) as usize - 4;
+    round as f64 / 4.0 / words.len() as f64
+}
+
+#[test]
+fn loops_have_few_instructions() {
+    use Opcode::{Add, Addi, Andi, FaddD, FmaddD, FmulD, FsubD, Ld, Lw, Or, Sd, Slli, Srli, Sub, Sw, Xor};
+    let integer = density(&[
+        (Add, [11, 11, 12, 0], 0),
+        (Slli, [13, 11, 0, 0], 7),
+        (Xor, [12, 12, 13, 0], 0),
+        (Srli, [13, 12, 0, 0], 9),
+        (Sub, [11, 11, 13, 0], 0),
+        (Andi, [13, 11, 0, 0], 255),
+        (Or, [12, 12, 13, 0], 0),
+    ]);
+    assert!(integer <= 1.4, "{integer}");
+    let memory = density(&[
+        (Addi, [5, 5, 0, 0], 64),
+        (Slli, [13, 5, 0, 0], 49),
+        (Srli, [13, 13, 0, 0], 49),
+        (Add, [13, 13, 6, 0], 0),
+        (Ld, [11, 13, 0, 0], 0),
+        (Lw, [12, 13, 0, 0], 8),
+        (Add, [11, 11, 12, 0], 0),
+        (Sd, [0, 13, 11, 0], 16),
+        (Sw, [0, 13, 12, 0], 24),
+    ]);
+    assert!(memory <= 2.0, "{memory}");
+    let floating_point = density(&[
+        (FmulD, [4, 1, 3, 0], 0),
+        (FaddD, [5, 4, 2, 0], 0),
+        (FmaddD, [6, 5, 3, 2], 0),
+        (FsubD, [7, 6, 4, 0], 0),
+        (FmulD, [1, 7, 3, 0], 0),
+        (FaddD, [1, 1, 2, 0], 0),
+    ]);
+    assert!(floating_point <= 2.5, "{floating_point}");
+}
