@@ -2,7 +2,7 @@
 //!
 //! Each queue has a worker thread. It carries out what the host can do from its memory, straight between guest memory and
 //! the disk, which is faster than any hand-over. What has to wait for a device of the host (a read that misses the host's
-//! cache, a flush, a discard) goes to the disk's [`pool`] of threads, and the queue goes on meanwhile. Transfers go in
+//! cache, a flush, a discard) goes to the disk's `pool` of threads, and the queue goes on meanwhile. Transfers go in
 //! pieces, so that a reset never waits for more than one piece. A host error is the guest's I/O error; hartvm goes on.
 
 mod pool;
