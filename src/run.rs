@@ -166,7 +166,7 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         let error = "without a kernel nothing would look for it; want --kernel or a disk that has one";
         return Err(usage("--initrd", &error).into());
     }
-    let of_disk = boot_disk.is_some();
+    let of_disk = disks.len() > args.disk.len();
     let memory =
         args.memory.unwrap_or_else(|| if of_disk { disk_image::memory(host_memory()) } else { MEMORY });
     let harts = args.cpus.unwrap_or_else(|| if of_disk { disk_image::harts() } else { 1 });

@@ -234,22 +234,23 @@ impl Flow {
         Ok(())
     }
 
-    /// A segment from the guest.
-    pub(super) fn guest_segment(&mut self, segment: &Segment<'_>, now: Instant) {
+    /// A segment from the guest; `false` if it belongs to an earlier connection, and is to be refused.
+    pub(super) fn guest_segment(&mut self, segment: &Segment<'_>, now: Instant) -> bool {
         match self.state {
             State::Connecting => {
                 if segment.has(RST) {
                     self.abort();
                 }
             }
-            State::SynSent => self.answer_to_syn(segment),
+            State::SynSent => return self.answer_to_syn(segment),
             State::SynReceived | State::Established => self.connected(segment, now),
             State::Aborted | State::Closed => {}
         }
+        true
     }
 
     /// RFC 9293 section 3.10.7.3.
-    fn answer_to_syn(&mut self, segment: &Segment<'_>) {
+    fn answer_to_syn(&mut self, segment: &Segment<'_>) -> bool {
         let acknowledged = segment.has(ACK) && segment.ack == self.snd_max && self.snd_max != self.snd_una;
         if segment.has(RST) {
             if acknowledged {
@@ -262,7 +263,12 @@ impl Flow {
             self.state = State::Established;
             self.ack_due = true;
             self.settle();
+        } else if segment.has(ACK) && !acknowledged {
+            // The guest still waits in TIME-WAIT for a connection of the same two ends, which the reset ends.
+            self.snd_nxt = self.snd_una;
+            return false;
         }
+        true
     }
 
     /// RFC 9293 section 3.10.7.4.

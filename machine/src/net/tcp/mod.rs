@@ -38,7 +38,7 @@ pub(super) enum Target {
 }
 
 /// All connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tcp {
     flows: HashMap<u64, Flow>,
     /// By the guest's end and the one that the guest sees.
@@ -49,14 +49,32 @@ pub(super) struct Tcp {
     /// When to look at which connection's deadline.
     alarms: BTreeSet<(Instant, u64)>,
     memory: usize,
+    start: Instant,
     secret: RandomState,
+}
+
+impl Default for Tcp {
+    fn default() -> Self {
+        Self {
+            flows: HashMap::new(),
+            ids: HashMap::new(),
+            last_id: 0,
+            ready: VecDeque::new(),
+            alarms: BTreeSet::new(),
+            memory: 0,
+            start: Instant::now(),
+            secret: RandomState::new(),
+        }
+    }
 }
 
 impl Tcp {
     /// Ends all connections.
     pub(super) fn reset(&mut self) {
         self.flows.values_mut().for_each(Flow::abort);
-        *self = Self { last_id: self.last_id, ..Self::default() };
+        // The guest may remember connections longer than its device does.
+        let (start, secret) = (self.start, self.secret.clone());
+        *self = Self { last_id: self.last_id, start, secret, ..Self::default() };
     }
 
     /// Whether another connection is possible.
@@ -102,7 +120,9 @@ impl Tcp {
             None => return segment::refuse(link, &segment),
         };
         if let Some(flow) = self.flows.get_mut(&id) {
-            flow.guest_segment(&segment, now);
+            if !flow.guest_segment(&segment, now) {
+                segment::refuse(link, &segment);
+            }
             self.enqueue(id);
         }
     }
@@ -150,8 +170,11 @@ impl Tcp {
         }
     }
 
+    /// An initial sequence number (RFC 9293 section 3.4.1): for the same two ends they grow by the clock, so that the guest can
+    /// tell a new connection from an old one.
     fn isn(&self, guest: SocketAddr, remote: SocketAddr) -> u32 {
-        self.secret.hash_one((guest, remote, self.last_id)) as u32
+        let clock = (self.start.elapsed().as_micros() / 4) as u32;
+        (self.secret.hash_one((guest, remote)) as u32).wrapping_add(clock)
     }
 
     fn insert(&mut self, flow: Flow) -> u64 {

@@ -305,6 +305,20 @@ fn what_the_guest_lost_is_sent_again() {
 }
 
 #[test]
+fn a_guest_that_remembers_an_older_connection_is_told_to_forget_it() {
+    let mut guest = Guest::new("hostfwd=tcp:127.0.0.1:0-:80");
+    let _stream = TcpStream::connect(guest.net.forwards()[0].host).unwrap();
+    let syn = guest.expect(protocol::TCP);
+    let mut old = Connection::new("10.0.2.15:80", &format!("10.0.2.2:{}", be16(&syn.payload, 0)));
+    old.next = 77_777;
+    old.send(&mut guest, ACK, &[]);
+    let reset = guest.expect(protocol::TCP);
+    assert_eq!((reset.payload[13], super::super::wire::be32(&reset.payload, 4)), (RST, 77_777));
+    let again = guest.expect(protocol::TCP);
+    assert_eq!((again.payload[13], &again.payload[4..8]), (SYN, &syn.payload[4..8]));
+}
+
+#[test]
 fn a_guest_that_repeats_its_answer_to_syn_gets_the_data_again() {
     let mut guest = Guest::new("hostfwd=tcp:127.0.0.1:0-:80");
     let (mut stream, mut connection) = forwarded(&mut guest, 0);
