@@ -490,7 +490,8 @@ fn number_of_harts(text: &str) -> Result<u8, String> {
 fn disk_size(text: &str) -> Result<u64, String> {
     const WANT: &str = "want a number of bytes, or one with K, M, G, T or P, such as 16G";
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let number: u64 = digits.parse().map_err(|_| WANT.to_string())?;
+    // A sign is no digit, though numbers may have one elsewhere.
+    let number: u64 = digits.parse().ok().filter(|_| !digits.starts_with('+')).ok_or(WANT)?;
     let unit = text[digits.len()..].to_ascii_uppercase();
     let powers = ["", "K", "M", "G", "T", "P"];
     let power = powers

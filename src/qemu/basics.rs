@@ -275,15 +275,21 @@ pub(super) fn gdb(guest: &mut Guest, value: &str) -> Done {
     let mut list = List::parse("-gdb", value, Some("where"));
     let place = list.take("where").unwrap_or_default();
     list.skip(&["server", "wait", "nowait", "nodelay"]);
-    let (address, port) =
-        place.strip_prefix("tcp:").and_then(|rest| rest.rsplit_once(':')).ok_or_else(|| {
-            Refusal::new(
+    list.finish("tcp:[ADDR]:PORT or unix:PATH")?;
+    let tcp = place.strip_prefix("tcp:").and_then(|rest| rest.rsplit_once(':'));
+    let place = match (tcp, place.strip_prefix("unix:")) {
+        (Some(("", port)), _) => port.to_owned(),
+        (Some((address, port)), _) => format!("{address}:{port}"),
+        // A path is known by its slash.
+        (None, Some(path)) if path.contains('/') => path.to_owned(),
+        (None, Some(path)) if !path.is_empty() => format!("./{path}"),
+        _ => {
+            return Err(Refusal::new(
                 format!("-gdb {value} is not possible here"),
-                "want tcp:[ADDR]:PORT, such as -gdb tcp::1234",
-            )
-        })?;
-    list.finish("tcp:[ADDR]:PORT")?;
-    let place = if address.is_empty() { port.to_owned() } else { format!("{address}:{port}") };
+                "want tcp:[ADDR]:PORT or unix:PATH, such as -gdb tcp::1234",
+            ));
+        }
+    };
     guest.set("--gdb", place);
     Ok(())
 }

@@ -57,6 +57,9 @@ pub(super) struct File {
     format: Option<String>,
     read_only: bool,
     snapshot: bool,
+    serial: Option<String>,
+    /// The guest may not give storage back.
+    keep: bool,
 }
 
 /// The host's end of a console.
@@ -77,7 +80,6 @@ const DISK_KEYS: &[(&str, &[&str], &str)] = &[
     ("cache.direct", &["on", "off"], "on or off"),
     ("cache.no-flush", &["on", "off"], "on or off"),
     ("aio", &["threads", "native", "io_uring"], "threads, native or io_uring"),
-    ("discard", &["unmap", "on", "ignore", "off"], "unmap"),
     ("detect-zeroes", &["off", "on", "unmap"], "off"),
     ("werror", &["report", "enospc"], "werror=report: the guest sees errors"),
     ("rerror", &["report"], "rerror=report: the guest sees errors"),
@@ -90,6 +92,15 @@ const DISK_KEYS: &[(&str, &[&str], &str)] = &[
 /// Takes what `DISK_KEYS` has.
 fn skip_disk_keys(list: &mut List) -> Done {
     DISK_KEYS.iter().try_for_each(|(key, values, instead)| list.expect(key, values, instead))
+}
+
+/// Whether discards of the guest are to be without effect.
+fn keep(list: &mut List) -> Result<bool, Refusal> {
+    match list.take("discard").as_deref() {
+        None | Some("unmap" | "on") => Ok(false),
+        Some("ignore" | "off") => Ok(true),
+        Some(other) => Err(list.bad("discard", other, "discard=unmap or discard=ignore")),
+    }
 }
 
 fn format_of(list: &List, format: Option<String>) -> Result<Option<String>, Refusal> {
@@ -125,9 +136,8 @@ pub(super) fn drive(guest: &mut Guest, value: &str) -> Done {
     let driver = list.take("driver");
     let format = format_of(&list, given.or(driver))?;
     skip_disk_keys(&mut list)?;
-    if let Some(serial) = list.take("serial") {
-        return Err(list.bad("serial", &serial, "no serial number: disks are called hartvm-disk0 and so on"));
-    }
+    let keep = keep(&mut list)?;
+    let serial = list.take("serial");
     list.finish("file, if, format, id, index, unit, media, readonly, snapshot, cache, aio, discard, werror and rerror")?;
     let cdrom = match media.as_deref() {
         None | Some("disk") => false,
@@ -148,7 +158,8 @@ pub(super) fn drive(guest: &mut Guest, value: &str) -> Done {
             "download the image and name the file",
         ));
     }
-    let image = Image::File(File { path, format, read_only: read_only.unwrap_or(cdrom), snapshot });
+    let read_only = read_only.unwrap_or(cdrom);
+    let image = Image::File(File { path, format, read_only, snapshot, serial, keep });
     let named = id.is_some();
     if let Some(id) = id
         && devices.images.insert(id.clone(), image.clone()).is_some()
@@ -212,13 +223,14 @@ pub(super) fn blockdev(guest: &mut Guest, value: &str) -> Done {
     list.expect("file.driver", &["file", "host_device"], "a file")?;
     let path = [list.take("filename"), list.take("file.filename")].into_iter().flatten().next();
     let below = list.take("file");
+    let keep = keep(&mut list)?;
     skip_disk_keys(&mut list)?;
     list.finish("driver, node-name, filename, file and read-only")?;
     let known = &guest.devices.images;
     let image = match (driver.as_str(), path, below) {
         ("file" | "host_device" | "raw" | "qcow2", Some(path), None) => {
             let format = (driver == "raw" || driver == "qcow2").then_some(driver);
-            File { path, format, read_only, snapshot: false }
+            File { path, format, read_only, keep, ..File::default() }
         }
         ("raw" | "qcow2", None, Some(below)) => match known.get(&below) {
             Some(Image::File(file)) => {
@@ -330,12 +342,18 @@ pub(super) fn device(guest: &mut Guest, value: &str) -> Done {
                     "want drive=ID, and -drive if=none,id=ID,file=FILE",
                 ));
             };
+            if let Some(serial) = list.take("serial") {
+                match devices.images.get_mut(&drive) {
+                    Some(Image::File(file)) => file.serial = Some(serial),
+                    _ => return Err(no_drive(&drive)),
+                }
+            }
             if let Some(text) = list.take("bootindex") {
                 let index = number(&text).ok_or_else(|| list.bad("bootindex", &text, "a number"))?;
                 devices.boot_order.push(index);
             }
             devices.disks.push((drive, slot));
-            "drive, bootindex and bus"
+            "drive, serial, bootindex and bus"
         }
         "virtio-net" => {
             let Some(netdev) = list.take("netdev") else {
@@ -436,6 +454,10 @@ fn no_device(driver: &str) -> Refusal {
         format!("-device {driver}: there is no such device here"),
         instead.map_or("`-device help` lists what there is", |(_, instead)| instead),
     )
+}
+
+fn no_drive(id: &str) -> Refusal {
+    Refusal::new(format!("there is no drive {id}"), format!("give -drive if=none,id={id},file=FILE"))
 }
 
 fn no_netdev(id: &str) -> Refusal {
@@ -686,10 +708,7 @@ impl Devices {
                 Some(Image::File(file)) => {
                     Ok(File { snapshot: file.snapshot || self.snapshot, ..file.clone() })
                 }
-                _ => Err(Refusal::new(
-                    format!("there is no drive {id}"),
-                    format!("give -drive if=none,id={id},file=FILE"),
-                )),
+                _ => Err(no_drive(id)),
             },
         }
     }
@@ -709,7 +728,7 @@ impl Devices {
         let named = self.disks.iter().map(|(id, slot)| (Image::Named(id.clone()), *slot));
         let plain = self.drives.iter().map(|(_, image)| (image.clone(), None));
         for (number, (image, slot)) in named.chain(plain).enumerate() {
-            let File { path, format, read_only, snapshot } = self.file(&image)?;
+            let File { path, format, read_only, snapshot, serial, keep } = self.file(&image)?;
             let mut value = doubled(&path);
             if read_only {
                 value += ",readonly";
@@ -720,13 +739,26 @@ impl Devices {
             if let Some(format) = format {
                 value += &format!(",format={format}");
             }
-            if number == 0 && nothing_else {
-                guest.image = Some(value);
-            } else {
-                guest.added.push(("--disk", value));
+            if let Some(serial) = serial {
+                value += &format!(",serial={}", doubled(&serial));
             }
+            if keep {
+                value += ",discard=ignore";
+            }
+            if number == 0 && nothing_else {
+                if slot.is_some() {
+                    return Err(Refusal::new(
+                        "the disk that is booted has its own slot",
+                        "leave out bus=, or name a kernel or firmware",
+                    ));
+                }
+                guest.image = Some(value);
+                continue;
+            }
+            guest.added.push(("--disk", value));
             if let Some(slot) = slot {
-                guest.added.push(("--disk-slot", format!("{number}={slot}")));
+                // Those of --disk are counted.
+                guest.added.push(("--disk-slot", format!("{}={slot}", number - usize::from(nothing_else))));
             }
         }
         // On QEMU these have the old interface unless it is told otherwise, and old guests want that.

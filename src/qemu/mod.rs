@@ -18,7 +18,7 @@ use std::fmt;
 use std::path::Path;
 
 use anyhow::Result;
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 
 use crate::cli::{Cli, Command, RunArgs};
 use crate::commas::doubled;
@@ -225,18 +225,6 @@ fn translate(arguments: &[OsString]) -> Result<Result<RunArgs, String>> {
     if print {
         let quoted: Vec<String> = flags.iter().map(|flag| shell(flag)).collect();
         return Ok(Err(format!("hartvm run {}\n", quoted.join(" "))));
-    }
-    let command = Cli::command();
-    let known = |flag: &str| {
-        let run = command.find_subcommand("run");
-        run.is_some_and(|run| {
-            run.get_arguments().any(|argument| argument.get_long() == flag.strip_prefix("--"))
-        })
-    };
-    if let Some(flag) = flags.iter().find(|flag| flag.starts_with("--") && !known(flag)) {
-        return Err(
-            Usage(format!("this needs `hartvm run {flag}`, which is not built in; leave it out")).into()
-        );
     }
     let arguments = ["hartvm", "run"].into_iter().map(String::from).chain(flags);
     match Cli::try_parse_from(arguments).map(|cli| cli.command) {

@@ -100,7 +100,8 @@ impl List {
 /// A size as QEMU reads it: a number with k, M, G, T or nothing, which is `unit`.
 pub(super) fn size(text: &str, unit: u64) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let number: u64 = digits.parse().ok()?;
+    // A sign is no digit, though numbers may have one elsewhere.
+    let number: u64 = digits.parse().ok().filter(|_| !digits.starts_with('+'))?;
     let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
         "" => unit,
         "b" => 1,
@@ -165,7 +166,7 @@ mod tests {
         assert_eq!(size("4G", 1 << 20), Some(4 << 30));
         assert_eq!((size("512", 1 << 20), size("2k", 1)), (Some(512 << 20), Some(2048)));
         assert_eq!(
-            (size("", 1), size("x", 1), size("1q", 1), size("99999999999999G", 1)),
+            (size("+1", 1), size("x", 1), size("1q", 1), size("99999999999999G", 1)),
             (None, None, None, None)
         );
         assert_eq!((number("0x80200000"), number("16"), number("x")), (Some(0x8020_0000), Some(16), None));

@@ -117,7 +117,7 @@ pub(super) const TABLE: &[Row] = &[
 
     // Looking inside.
     row(&["s"],                 "", Does(|guest, _| { guest.set("--gdb", basics::GDB_PORT); Ok(()) }), "as -gdb tcp::1234"),
-    row(&["gdb"],               "tcp:[ADDR]:PORT", Does(basics::gdb), "wait for gdb there"),
+    row(&["gdb"],               "tcp:[ADDR]:PORT|unix:PATH", Does(basics::gdb), "let gdb attach there"),
     row(&["S"],                 "", Does(|guest, _| { guest.wait = true; Ok(()) }), "stop before the first instruction, until gdb continues"),
     row(&["d"],                 "in_asm,op,out_asm,int,exec", Does(basics::log), "what is logged; `help` lists the items"),
     row(&["D"],                 "FILE", Does(|guest, value| { guest.log.1 = Some(value.into()); Ok(()) }), "where that goes"),

@@ -90,7 +90,8 @@ fn debuggers_and_logs() {
     assert!(refusal("-kernel a -S").contains("-s"));
     assert!(refusal("-kernel a -D log").contains("-d"));
     assert!(refusal("-kernel a -d cpu").contains("in_asm"));
-    assert!(refusal("-kernel a -gdb unix:x").contains("tcp::1234"));
+    assert!(run("-kernel a -gdb unix:/tmp/x,server=on,wait=off").contains("--gdb /tmp/x"));
+    assert!(refusal("-kernel a -gdb stdio").contains("tcp::1234"));
 }
 
 #[test]
@@ -111,6 +112,19 @@ fn disks_in_the_order_of_qemu() {
     );
 }
 
+#[test]
+fn disks_have_serial_numbers_and_may_keep_what_is_discarded() {
+    assert!(
+        run("-kernel k -drive file=a,serial=x,discard=ignore").ends_with("--disk a,serial=x,discard=ignore")
+    );
+    assert!(
+        run("-kernel k -drive file=a,if=none,id=d,discard=unmap -device virtio-blk-pci,drive=d,serial=y")
+            .ends_with("--disk a,serial=y")
+    );
+    assert!(refusal("-device virtio-blk-pci,drive=d,serial=y").contains("id=d"));
+    assert!(refusal("-drive file=a,discard=often").contains("discard=unmap"));
+}
+
 /// QEMU would start firmware that looks for nothing.
 #[test]
 fn a_disk_alone_is_booted() {
@@ -119,6 +133,10 @@ fn a_disk_alone_is_booted() {
         "a.img --cpus 1 --firmware sbi --memory 1024M --net none --disk b.img"
     );
     assert!(run("-drive file=-a,snapshot=on").starts_with("./-a,snapshot "));
+    let second = "-drive file=b,if=none,id=y -device virtio-blk-device,drive=y,bus=virtio-mmio-bus.2";
+    let first = "-drive file=a,if=none,id=x -device virtio-blk-pci,drive=x";
+    assert!(run(&format!("{first} {second}")).ends_with("--disk b --disk-slot 0=2"));
+    assert!(refusal(second).contains("bus="));
     assert!(run("-hda a.img -bios fw.bin").ends_with("--disk a.img"));
 }
 
