@@ -51,9 +51,9 @@ fn is_loop(block: &Block) -> bool {
 }
 
 /// The operation by which a loop makes floating-point registers live before anything else, once for all its rounds: they stay so
-/// unless a helper is called.
+/// unless a helper is called. It is of the first instruction: one without operations, such as a `nop`, would have retired before.
 pub(crate) fn live_throughout(block: &Block) -> Option<&Op> {
-    let first = block.ops.first().filter(|op| op.code == Code::FpOn)?;
+    let first = block.ops.first().filter(|op| op.code == Code::FpOn && op.at == block.start)?;
     (is_loop(block) && block.ops.iter().all(|op| op.code != Code::Call)).then_some(first)
 }
 
