@@ -53,7 +53,8 @@ fn is_loop(block: &Block) -> bool {
 /// The operation by which a loop makes floating-point registers live before anything else, once for all its rounds: they stay so
 /// unless a helper is called.
 pub(crate) fn live_throughout(block: &Block) -> Option<&Op> {
-    let first = block.ops.first().filter(|op| op.code == Code::FpOn)?;
+    // Instructions without operations may come before it; they have retired when it traps.
+    let first = block.ops.first().filter(|op| op.code == Code::FpOn && op.at == block.start)?;
     (is_loop(block) && block.ops.iter().all(|op| op.code != Code::Call)).then_some(first)
 }
 
@@ -73,4 +74,20 @@ pub(crate) fn choose(block: &Block, pins: &[(u8, u8)]) -> Vec<Exchange> {
     let pays = |&(into, (out, _)): &(u8, (u8, u8))| uses[usize::from(into)] > uses[usize::from(out)] + 1;
     let exchanges = wanted.into_iter().zip(given).take_while(pays);
     exchanges.map(|(into, (out, host))| Exchange { host, out, into }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floating_point_is_made_live_before_a_loop_only_if_nothing_retires_before_it() {
+        let fp_on = |at| Op { at, ..Op::of(Code::FpOn) };
+        let back = Op { at: 8, imm: 0, ..Op::of(Code::Bne) };
+        let block = |ops: &[Op]| Block { start: 0, end: 12, ops: ops.to_vec(), insns: vec![0, 4, 8] };
+        assert!(live_throughout(&block(&[fp_on(0), back])).is_some());
+        assert!(live_throughout(&block(&[fp_on(4), back])).is_none());
+        assert!(live_throughout(&block(&[fp_on(0), Op::of(Code::Call), back])).is_none());
+        assert!(live_throughout(&block(&[fp_on(0), Op { imm: 4, ..back }])).is_none());
+    }
 }
