@@ -40,5 +40,8 @@ cargo build --release --quiet --target aarch64-unknown-linux-gnu
 HARTVM_FP_ROUNDS=20000 cargo test --release --quiet --target aarch64-unknown-linux-gnu \
     --workspace --lib --test vectors --test system --test softfloat_host
 
+say "flame graphs in a browser"
+tests/browser/run "$target/release/hartvm"
+
 say "guests"
 tests/boot/run "$target/release/hartvm" jit interp

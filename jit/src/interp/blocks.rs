@@ -9,7 +9,7 @@ use frontend::{Block, Decoder};
 use softmmu::{Mmu, Trap, cause};
 
 use crate::address_map::AddressMap;
-use crate::inspect::log::Log;
+use crate::inspect::trace::{Place, Trace};
 
 struct Cached {
     block: Block,
@@ -23,25 +23,34 @@ pub(super) struct Blocks {
     decoder: Arc<Decoder>,
     /// Most blocks kept.
     limit: usize,
+    /// Most instructions in a block.
+    block_limit: usize,
     cached: Vec<Cached>,
     by_address: AddressMap<u32>,
     /// Counts `fence.i`.
     epoch: u64,
     /// A block that must not be found again: it depends on two pages, or on permissions finer than a page.
     single: Option<Block>,
-    log: Option<Arc<Log>>,
+    /// Where decoded blocks are traced, and for which hart.
+    trace: Option<(Arc<Trace>, usize)>,
 }
 
 impl Blocks {
-    pub(super) fn new(decoder: Arc<Decoder>, limit: usize, log: Option<Arc<Log>>) -> Self {
+    pub(super) fn new(
+        decoder: Arc<Decoder>,
+        limit: usize,
+        block_limit: usize,
+        trace: Option<(Arc<Trace>, usize)>,
+    ) -> Self {
         Self {
             decoder,
             limit,
+            block_limit,
             cached: Vec::new(),
             by_address: AddressMap::default(),
             epoch: 0,
             single: None,
-            log,
+            trace,
         }
     }
 
@@ -70,17 +79,18 @@ impl Blocks {
                     if same_code(mmu, fetch.pa, &cached.code) {
                         cached.epoch = self.epoch;
                     } else {
-                        *cached = decode(&self.decoder, mmu, pc, fetch.pa, self.epoch)?;
+                        *cached = decode(&self.decoder, mmu, pc, fetch.pa, self.block_limit, self.epoch)?;
                     }
                 }
                 index
             }
             None => {
-                let cached = decode(&self.decoder, mmu, pc, fetch.pa, self.epoch)?;
-                if let Some(log) = &self.log {
+                let cached = decode(&self.decoder, mmu, pc, fetch.pa, self.block_limit, self.epoch)?;
+                if let Some((trace, hart)) = &self.trace {
                     let start = cached.block.start;
                     let read = |at: u16| cached.code.get(usize::from(at - start) / 2).copied();
-                    log.block(&self.decoder, &cached.block, (pc, fetch.pa), read);
+                    let place = Place { hart: *hart, mode: mmu.privilege(), address: pc };
+                    trace.block(&self.decoder, &cached.block, &place, fetch.pa, read);
                 }
                 if self.cached.len() == self.limit {
                     self.cached.clear();
@@ -116,11 +126,11 @@ fn read(mmu: &Mmu, pa: u64, va: u64) -> Result<u16, Trap> {
     mmu.read_code_u16(pa).map_err(|_| Trap { cause: cause::INSTRUCTION_ACCESS_FAULT, tval: va })
 }
 
-fn decode(decoder: &Decoder, mmu: &Mmu, pc: u64, pa: u64, epoch: u64) -> Result<Cached, Trap> {
+fn decode(decoder: &Decoder, mmu: &Mmu, pc: u64, pa: u64, limit: usize, epoch: u64) -> Result<Cached, Trap> {
     let mut code = Vec::with_capacity(32);
     let start = (pc & 0xfff) as u16;
     let page_pa = pa & !0xfff;
-    let block = Block::cut(decoder, start, frontend::builder::MAX_INSNS, |at| {
+    let block = Block::cut(decoder, start, limit, |at| {
         let half = read(mmu, page_pa + u64::from(at), (pc & !0xfff).wrapping_add(u64::from(at)))?;
         code.push(half);
         Ok::<u16, Trap>(half)

@@ -3,8 +3,10 @@
 pub mod csr;
 mod debug;
 mod helpers;
+mod sample;
 mod sbi;
 pub mod shared;
+mod traces;
 mod trap;
 
 use std::sync::Arc;
@@ -17,7 +19,9 @@ use softmmu::{Mmu, Privilege, Regime, SatpMode};
 use crate::cpu_model::CpuModel;
 use crate::system::{Entry, RunState, System};
 use csr::{Csrs, envcfg, irq, mstatus};
+use sample::Recorder;
 use shared::{HartShared, Message};
+use traces::Traces;
 
 /// `marchid`: QEMU's registered number, so that no guest applies a vendor's errata.
 const MARCHID: u64 = 0x2a;
@@ -49,6 +53,9 @@ pub struct Hart {
     /// A `fence.i` has to be carried out before the next instruction.
     code_stale: bool,
     pauses: u32,
+    /// For the profiler.
+    recorder: Option<Recorder>,
+    traces: Traces,
     shared: Arc<HartShared>,
     system: Arc<System>,
 }
@@ -75,9 +82,14 @@ impl Hart {
             resume: None,
             code_stale: false,
             pauses: 0,
+            recorder: system.profiler.as_ref().map(Recorder::new),
+            traces: Traces::new(&system.inspect),
             shared: Arc::clone(&system.harts[id]),
             system: Arc::clone(system),
         };
+        if let Some(watcher) = hart.traces.mmu_watcher(id) {
+            hart.mmu.set_watcher(watcher);
+        }
         hart.state.mstatus = mstatus::XL;
         hart.csr.menvcfg = hart.reset_menvcfg;
         hart.csr.stimecmp = u64::MAX;
@@ -94,13 +106,23 @@ impl Hart {
                 self.execute(&mut engine);
             }
         }
+        self.sample();
+        if let Some(recorder) = self.recorder.take() {
+            recorder.finish();
+        }
         self.system.add_stats(&engine.stats(&self.state, &self.mmu));
+        if let Some(coverage) = engine.into_coverage() {
+            self.system.add_coverage(coverage);
+        }
     }
 
     /// An engine of the machine's kind for this hart.
     pub fn engine(&self, decoder: Decoder) -> Engine {
+        if let Some(coverage) = self.system.new_coverage() {
+            return Engine::covering(decoder, coverage);
+        }
         let shared = Arc::clone(&self.shared);
-        Engine::new(&self.system.engines, decoder, Box::new(move || shared.kick()))
+        Engine::new(&self.system.engines, decoder, self.id, Box::new(move || shared.kick()))
     }
 
     /// Does everything that comes between two runs of the engine, or sleeps. Says whether there is something to execute.
@@ -113,9 +135,10 @@ impl Hart {
             engine.fence_i(&mut self.mmu);
         }
         match self.system.next_state(self.id) {
-            RunState::Running | RunState::Suspended => {}
+            RunState::Running | RunState::Suspended => self.sample(),
             RunState::Start(entry) => self.start(entry),
             RunState::Stopped => {
+                self.shared.take_samples();
                 self.shared.park(None);
                 return false;
             }
