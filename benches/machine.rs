@@ -51,7 +51,7 @@ const PARTS: &[Part] = &[
 const PAIRS: &[(&str, &str)] =
     &[("tlb-miss", "tlb-hit"), ("tlb-fill", "tlb-hit"), ("jump-miss", "jump-hit"), ("trap-sret", "jump-hit")];
 
-/// Offsets in the guest's mailbox (`programs/main.rs`).
+/// Offsets in the guest's mailbox (`programs/guest.rs`).
 mod mailbox {
     pub(crate) const REQUEST: u64 = 0;
     pub(crate) const COMMAND: u64 = 8;

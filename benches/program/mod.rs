@@ -21,7 +21,9 @@ fn has_target() -> bool {
 
 /// Builds the program and returns where it is; ends with a message if that is impossible.
 pub(crate) fn build() -> PathBuf {
-    if !has_target() && !(succeeds(Command::new("rustup").args(["target", "add", TARGET])) && has_target()) {
+    let add = || succeeds(Command::new("rustup").args(["target", "add", TARGET]));
+    let there = has_target() || add() && has_target();
+    if !there {
         eprintln!("the guest program needs Rust's target {TARGET}: run `rustup target add {TARGET}`");
         std::process::exit(1);
     }
@@ -34,7 +36,7 @@ pub(crate) fn build() -> PathBuf {
         .arg(format!("link-arg=-T{}", sources.join("link.x").display()))
         .arg("-o")
         .arg(&program)
-        .arg(sources.join("main.rs"))
+        .arg(sources.join("guest.rs"))
         .status();
     assert!(status.as_ref().is_ok_and(ExitStatus::success), "the guest program does not build: {status:?}");
     program
