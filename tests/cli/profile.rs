@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use frontend::Opcode;
 use frontend::encode::Operands;
 use rustix::process::Signal;
 
 use crate::guest::{Program, RA, RAM, S0, S1, SP};
-use crate::support::{Dir, Running, bare, refused};
+use crate::support::{Dir, LIMIT, Running, bare, cpu_seconds, refused};
 
 /// A program that prints a dot and then spends its time in functions, for ever, and the addresses of those. `main` calls
 /// `work`, which has a stack frame and calls `busy`, where nearly all the time goes; and `straight`, a tenth of `busy`, which
@@ -62,7 +62,12 @@ fn profile(dir: &Dir, engine: &str, files: &[PathBuf]) -> BTreeMap<String, u64> 
     command.args(["--engine", engine, "--profile", &all.join(","), "--symbols"]).arg(map);
     let running = Running::start(&mut command);
     running.wait_for_output(1);
-    std::thread::sleep(Duration::from_millis(700));
+    // On a busy machine the hart is seldom on a processor, and what it does while it is not is always the same.
+    let start = Instant::now();
+    while cpu_seconds(running.pid()) < 1.0 {
+        assert!(start.elapsed() < LIMIT);
+        std::thread::sleep(Duration::from_millis(10));
+    }
     running.signal(Signal::TERM);
     let outcome = running.finish();
     assert_eq!((outcome.code(), outcome.stderr.as_str()), (128 + 15, ""));
@@ -80,12 +85,16 @@ fn the_busy_function_is_on_top_with_its_callers() {
         let chains = profile(&Dir::new(), engine, &[]);
         let total: u64 = chains.values().sum();
         let part = |chain: &str| *chains.get(chain).unwrap_or(&0) as f64 / total as f64;
-        // A count is a millisecond, and the time is 0.7 s or, on a busy machine, more.
-        assert!(total > 400, "{engine}: {chains:?}");
-        assert!(part("machine;main;work;busy") > 0.75, "{engine}: {chains:?}");
+        // A count is a millisecond, and the time is a second or, on a busy machine, more.
+        assert!(total > 700, "{engine}: {chains:?}");
+        let busy = part("machine;main;work;busy");
+        assert!(
+            busy > 0.6 && chains.values().all(|count| *count as f64 <= busy * total as f64),
+            "{engine}: {chains:?}"
+        );
         // It cannot be left out because there is no jump in it but the return.
         let straight = part("machine;main;straight");
-        assert!((0.02..0.25).contains(&straight), "{engine}: {chains:?}");
+        assert!((0.01..0.3).contains(&straight), "{engine}: {chains:?}");
     }
 }
 
