@@ -62,5 +62,8 @@ if [ "$(uname -m)" != aarch64 ]; then
     fi
 fi
 
+say "flame graphs in a browser"
+tests/browser/run "$target/release/hartvm"
+
 say "guests"
 tests/boot/run "$target/release/hartvm" jit interp

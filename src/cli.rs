@@ -213,8 +213,10 @@ Examples:
   hartvm run --uefi RISCV_VIRT_CODE.fd --disk disk.raw --memory 2G
   hartvm run --kernel linux --cpu max,sv39 --memory 512M --dump-dts
   hartvm run --kernel linux --load overlay.bin,addr=0x88000000 --serial file:log.txt --pidfile hartvm.pid
-  hartvm run --firmware none --kernel program.elf --stats --log guest,host,traps:log.txt
   hartvm run --kernel vmlinux --gdb 1234 --gdb-wait     (gdb-multiarch vmlinux -ex 'target remote :1234')
+  hartvm run --firmware none --kernel program.elf --stats --trace guest,host,int:trace.txt
+  hartvm run --kernel linux --trace int,sbi:trace.json --trace-filter mode=s --symbols System.map
+  hartvm run --kernel linux --initrd initrd.gz --profile guest.svg --symbols System.map --symbols init
   perf record -k mono hartvm run --kernel linux --perf map";
 
 /// Flags of `hartvm run`.
@@ -330,8 +332,23 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = INSIDE)]
     pub(crate) perf: Option<Perf>,
 
-    #[arg(long, value_name = "CATEGORY[,...][:FILE]", help = log_help(), help_heading = INSIDE)]
-    pub(crate) log: Option<machine::LogConfig>,
+    #[arg(long, value_name = "CATEGORY[,...][:FILE]", help = trace_help(), help_heading = INSIDE)]
+    pub(crate) trace: Option<machine::TraceConfig>,
+
+    /// Trace only what harts do that meet one term of each kind, such as hart=0,mode=s,address=0x80200000-0x802fffff; the
+    /// address is the instruction's, of mmu the one that is translated. cache, mmio and virtio are not filtered
+    #[arg(long, value_name = "hart=N,mode=u|s|m,address=FIRST-LAST", requires = "trace", help_heading = INSIDE)]
+    pub(crate) trace_filter: Option<machine::Filter>,
+
+    /// Write a profile of the guest at the end: about 1000 times a second where each hart is, with its call chain by frame
+    /// pointers. FILE.svg is a flame graph for browsers (click to zoom, search), FILE.folded a text for other tools
+    #[arg(long, value_name = "FILE.svg|FILE.folded[,...]", help_heading = INSIDE)]
+    pub(crate) profile: Option<machine::profile::ProfileConfig>,
+
+    /// Name guest code by FILE in profiles and traces: an ELF file, a System.map, or a copy of the guest's /proc/kallsyms.
+    /// OFFSET is added to its addresses; where a Linux kernel is loaded is found out without it (may be repeated)
+    #[arg(long, value_name = "FILE[@OFFSET]", value_parser = symbols_file, help_heading = INSIDE)]
+    pub(crate) symbols: Vec<(PathBuf, Option<u64>)>,
 
     /// Put a file into memory besides what is booted: ELF where it is linked, anything else at ADDRESS; with `raw` ELF too
     /// is put there as it is (may be repeated)
@@ -369,8 +386,9 @@ pub(crate) struct RunArgs {
 
 const INSIDE: &str = "Looking inside";
 
-fn log_help() -> String {
-    let mut help = "Log to standard error, or to FILE; `all` is all of".to_string();
+fn trace_help() -> String {
+    let mut help = "Trace to standard error, or to FILE; a FILE.json is for trace viewers such as Perfetto. `all` is all of"
+        .to_string();
     for (_, name, about) in machine::Category::ALL {
         help += &format!("\n- {name}: {about}");
     }
@@ -452,12 +470,17 @@ pub(crate) struct TestArgs {
     #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) jobs: Option<u16>,
 
+    /// Print which rows of the instruction tables and which operations of the intermediate representation were executed, how
+    /// often, and which never. The interpreter counts them: the other engines execute the same operations
+    #[arg(long)]
+    pub(crate) coverage: bool,
+
     /// CPU model the programs run on
     #[arg(long, value_name = "MODEL", default_value = "max")]
     pub(crate) cpu: String,
 
     /// How guest code is executed
-    #[arg(long, value_enum, default_value_t = Engine::Jit)]
+    #[arg(long, value_enum, default_value_t = Engine::Jit, default_value_if("coverage", "true", "interp"))]
     pub(crate) engine: Engine,
 }
 
@@ -512,6 +535,19 @@ fn size_change(text: &str) -> Result<Change, String> {
     }
 }
 
+/// Parses a file of symbols and the offset at which it is loaded.
+fn symbols_file(text: &str) -> Result<(PathBuf, Option<u64>), String> {
+    let Some((file, offset)) = text.rsplit_once('@') else { return Ok((text.into(), None)) };
+    let number = match offset.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => offset.parse(),
+    };
+    match number {
+        Ok(number) if !file.is_empty() => Ok((file.into(), Some(number))),
+        _ => Err(format!("`{offset}` is no offset; want a number such as 0x400000 behind the @")),
+    }
+}
+
 /// Parses a memory size into bytes.
 fn memory_size(text: &str) -> Result<u64, String> {
     const WANT: &str = "want a number with K, M, G or T, such as 512M or 4G";
@@ -560,6 +596,16 @@ mod tests {
         assert_eq!((number_of_harts("1"), number_of_harts("32")), (Ok(1), Ok(32)));
         for text in ["0", "33", "256", "-1", "abc", "", "1.5"] {
             assert!(number_of_harts(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn files_of_symbols_take_an_offset() {
+        assert_eq!(symbols_file("a"), Ok(("a".into(), None)));
+        assert_eq!(symbols_file("a@b@0x10"), Ok(("a@b".into(), Some(16))));
+        assert_eq!(symbols_file("a@16"), Ok(("a".into(), Some(16))));
+        for text in ["a@", "a@b", "@5", "a@-1", "a@0x10000000000000000"] {
+            assert!(symbols_file(text).is_err(), "{text}");
         }
     }
 

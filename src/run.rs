@@ -74,6 +74,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     if let Some(gdb) = gdb {
         gdb.finish(*result.as_ref().unwrap_or(&1));
     }
+    let profile = machine.write_profile();
     drop(input);
     sink.close(LAST_OUTPUT);
     drop(raw);
@@ -82,6 +83,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     }
     // An exit status has eight bits; a failure must not turn into success by being cut.
     let code = result?;
+    profile?;
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
@@ -219,7 +221,14 @@ fn config(args: &RunArgs) -> Result<Option<Config>> {
         virtio_legacy: args.virtio_legacy,
         engine: args.engine.into(),
         perf: args.perf.filter(|_| !dump_only).map(Into::into),
-        log: args.log.clone().filter(|_| !dump_only),
+        trace: args
+            .trace
+            .clone()
+            .filter(|_| !dump_only)
+            .map(|trace| trace.with_filter(args.trace_filter.clone().unwrap_or_default())),
+        symbols: args.symbols.clone(),
+        profile: args.profile.clone().filter(|_| !dump_only),
+        coverage: false,
     }))
 }
 

@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use machine::console::Sink;
-use machine::{Config, Firmware, Machine};
+use machine::{Config, Coverage, Firmware, GuestMemory, Machine, Running};
 
-use crate::cli::TestArgs;
+use crate::Usage;
+use crate::cli::{Engine, TestArgs};
 
 /// RAM of a test machine. The programs use a few MiB; memory is only taken when touched.
 const MEMORY: u64 = 256 << 20;
@@ -32,6 +33,10 @@ enum Outcome {
 
 /// Runs the programs and returns whether all of them passed.
 pub(crate) fn test(args: &TestArgs) -> Result<bool> {
+    if args.coverage && args.engine != Engine::Interp {
+        let error = "--coverage: only the interpreter counts what is executed; leave --engine out";
+        return Err(Usage(error.into()).into());
+    }
     let programs = find_programs(&args.paths)?;
     let jobs = match args.jobs {
         Some(jobs) => usize::from(jobs),
@@ -40,15 +45,16 @@ pub(crate) fn test(args: &TestArgs) -> Result<bool> {
     let next = AtomicUsize::new(0);
     let (send, receive) = mpsc::channel();
     let mut outcomes = vec![Outcome::TimedOut; programs.len()];
+    let coverage = Mutex::new(None);
     std::thread::scope(|scope| {
         for _ in 0..jobs.min(programs.len()) {
-            let (send, next, programs) = (send.clone(), &next, &programs);
+            let (send, next, programs, coverage) = (send.clone(), &next, &programs, &coverage);
             scope.spawn(move || {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(program) = programs.get(index) else { break };
-                    let outcome =
-                        run_one(program, args).unwrap_or_else(|error| Outcome::Error(format!("{error:#}")));
+                    let outcome = run_one(program, args, coverage)
+                        .unwrap_or_else(|error| Outcome::Error(format!("{error:#}")));
                     if send.send((index, outcome)).is_err() {
                         break;
                     }
@@ -63,7 +69,11 @@ pub(crate) fn test(args: &TestArgs) -> Result<bool> {
         }
         progress.clear();
     });
-    Ok(report(&programs, &outcomes))
+    let passed = report(&programs, &outcomes);
+    if let Some(coverage) = coverage.into_inner().unwrap_or_default() {
+        println!("\n{coverage}");
+    }
+    Ok(passed)
 }
 
 /// ELF files named directly, and those found in the directories named.
@@ -100,7 +110,8 @@ fn is_elf(path: &Path) -> bool {
     std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
 }
 
-fn run_one(program: &Path, args: &TestArgs) -> Result<Outcome> {
+/// Runs a program, and adds what it executed to `coverage`, if that is wanted.
+fn run_one(program: &Path, args: &TestArgs, coverage: &Mutex<Option<Coverage>>) -> Result<Outcome> {
     if family(program).starts_with("rv32") {
         bail!("is a 32-bit program; hartvm's harts are 64-bit: use the rv64 build of it");
     }
@@ -116,12 +127,26 @@ fn run_one(program: &Path, args: &TestArgs) -> Result<Outcome> {
         kernel: Some(program.into()),
         firmware: Firmware::None,
         engine: args.engine.into(),
+        coverage: args.coverage,
         ..Config::default()
     };
     let machine = Machine::build(config, Sink::null())?;
     let memory = machine.memory().clone();
     let running = machine.start()?;
-    let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    let outcome = watch(&running, &memory, tohost, args.timeout);
+    drop(running);
+    if let (Some(counts), Ok(mut sum)) = (machine.coverage(), coverage.lock()) {
+        match &mut *sum {
+            Some(sum) => sum.merge(counts),
+            None => *sum = Some(counts),
+        }
+    }
+    outcome
+}
+
+/// Waits for what a program says in `tohost`, for `limit` seconds at most.
+fn watch(running: &Running<'_>, memory: &GuestMemory, tohost: u64, limit: u64) -> Result<Outcome> {
+    let deadline = Instant::now() + Duration::from_secs(limit);
     while Instant::now() < deadline {
         let mut word = [0; 8];
         memory.read(tohost, &mut word).ok().context("`tohost` is not in RAM")?;

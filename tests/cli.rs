@@ -1,6 +1,8 @@
 //! The `hartvm` program as an impatient or a malicious user sees it: bad flags and files, misbehaving guests, signals,
 //! terminals, full and contended disks. Every test runs the program, with guests that are made here.
 
+#[path = "cli/coverage.rs"]
+mod coverage;
 #[path = "cli/disk.rs"]
 mod disk;
 #[path = "harness/disks.rs"]
@@ -20,12 +22,16 @@ mod inside;
 mod net;
 #[path = "cli/power.rs"]
 mod power;
+#[path = "cli/profile.rs"]
+mod profile;
 #[path = "cli/qemu.rs"]
 mod qemu;
 #[path = "cli/support.rs"]
 mod support;
 #[path = "cli/terminal.rs"]
 mod terminal;
+#[path = "cli/trace.rs"]
+mod trace;
 #[path = "cli/uefi.rs"]
 mod uefi;
 #[path = "cli/virtio.rs"]

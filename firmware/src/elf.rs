@@ -8,7 +8,7 @@ use goblin::elf::header::{
 };
 use goblin::elf::program_header::{PT_INTERP, PT_LOAD, ProgramHeader};
 use goblin::elf::section_header::{SHT_SYMTAB, SectionHeader};
-use goblin::elf::sym::Symtab;
+use goblin::elf::sym::{Sym, Symtab};
 
 use crate::LoadError;
 use crate::error::About;
@@ -123,27 +123,45 @@ fn segment(about: About, bytes: &[u8], header: &ProgramHeader, bias: u64) -> Res
     Ok(Segment { address, data: p_offset as usize..end as usize, size: p_memsz })
 }
 
+/// A symbol table of an ELF file, with what it refers to.
+pub(crate) struct SymbolTable<'a> {
+    pub(crate) sections: Vec<SectionHeader>,
+    pub(crate) symbols: Symtab<'a>,
+    strings: &'a [u8],
+}
+
+impl<'a> SymbolTable<'a> {
+    /// The first table of the first of these kinds that there is. `None` if there is none, or the file is not a 64-bit RISC-V
+    /// ELF file.
+    pub(crate) fn of(bytes: &'a [u8], kinds: &[u32]) -> Option<Self> {
+        let header = goblin::elf::Elf::parse_header(bytes).ok()?;
+        if header.e_machine != EM_RISCV || header.e_ident[EI_CLASS] != ELFCLASS64 {
+            return None;
+        }
+        let offset = usize::try_from(header.e_shoff).ok()?;
+        let sections = SectionHeader::parse(bytes, offset, usize::from(header.e_shnum), CTX).ok()?;
+        let of_kind =
+            |kind: &u32| sections.iter().find(|section| section.sh_type == *kind && section.sh_size != 0);
+        let table = kinds.iter().find_map(of_kind)?;
+        let strings = sections.get(table.sh_link as usize)?;
+        let strings = bytes.get(usize::try_from(strings.sh_offset).ok()?..)?;
+        let count = usize::try_from(table.sh_size).ok()? / 24;
+        let symbols = Symtab::parse(bytes, usize::try_from(table.sh_offset).ok()?, count, CTX).ok()?;
+        Some(Self { sections, symbols, strings })
+    }
+
+    /// The name of a symbol; none if it lies outside the file.
+    pub(crate) fn name(&self, symbol: &Sym) -> Option<&'a [u8]> {
+        self.strings.get(symbol.st_name..)?.split(|&byte| byte == 0).next()
+    }
+}
+
 /// The value of a symbol (as linked) in an ELF file, for example `tohost` in a test program. `None` if the file is not a
 /// 64-bit RISC-V ELF file, has no symbol table or no such symbol.
 pub fn symbol(bytes: &[u8], name: &str) -> Option<u64> {
-    let header = goblin::elf::Elf::parse_header(bytes).ok()?;
-    if header.e_machine != EM_RISCV || header.e_ident[EI_CLASS] != ELFCLASS64 {
-        return None;
-    }
-    let offset = usize::try_from(header.e_shoff).ok()?;
-    let sections = SectionHeader::parse(bytes, offset, usize::from(header.e_shnum), CTX).ok()?;
-    let table = sections.iter().find(|section| section.sh_type == SHT_SYMTAB)?;
-    let strings = sections.get(table.sh_link as usize)?;
-    let strings = bytes.get(usize::try_from(strings.sh_offset).ok()?..)?;
-    let count = usize::try_from(table.sh_size).ok()? / 24;
-    let symbols = Symtab::parse(bytes, usize::try_from(table.sh_offset).ok()?, count, CTX).ok()?;
-    let named = |offset: usize| {
-        strings.get(offset..)?.strip_prefix(name.as_bytes()).filter(|rest| rest.first() == Some(&0))
-    };
-    symbols
-        .iter()
-        .find(|symbol| symbol.st_shndx != 0 && named(symbol.st_name).is_some())
-        .map(|symbol| symbol.st_value)
+    let table = SymbolTable::of(bytes, &[SHT_SYMTAB])?;
+    let found = |symbol: &Sym| symbol.st_shndx != 0 && table.name(symbol) == Some(name.as_bytes());
+    table.symbols.iter().find(found).map(|symbol| symbol.st_value)
 }
 
 #[cfg(test)]

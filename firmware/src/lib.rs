@@ -4,6 +4,7 @@
 //!   for data such as an initrd.
 //! * [`boot`] decides what lies where and in which state the harts start.
 //! * [`reset_rom`] is the code at 0x1000 with which they start, [`fw_dynamic`] what it hands to OpenSBI.
+//! * [`symbols`] reads the names of code.
 //! * [`sbi`] stands in for the firmware when none is given.
 
 pub mod boot;
@@ -14,6 +15,7 @@ pub mod fw_dynamic;
 mod image;
 pub mod reset_rom;
 pub mod sbi;
+pub mod symbols;
 
 pub use error::LoadError;
 pub use file::read_file;

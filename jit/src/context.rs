@@ -87,6 +87,8 @@ pub struct Native {
     /// the host's. 3: the same, but `f` is behind, and mstatus.FS is Dirty.
     pub(crate) fp_live: u8,
     pub(crate) control: u32,
+    /// 1 + the page offset of the jump at which generated code, or a block, was left for the poll word; 0 if it was elsewhere.
+    pub(crate) polled_at: u32,
     /// Counts of the calls of [`Self::callbacks`].
     pub(crate) slow: Box<SlowPaths>,
     /// Scratch registers, while the interpreter carries out an operation in the middle of a run.
@@ -101,6 +103,15 @@ pub(crate) struct Callbacks {
     pub(crate) store: u64,
     pub(crate) step: u64,
     pub(crate) call: u64,
+}
+
+impl HartState {
+    /// Address of the jump at which the engine was left last, if it was left because of the poll word at a jump. `pc` is where
+    /// that leads, which may be another function. The interpreter gives the start of the jump's block instead.
+    pub fn polled_at(&self) -> Option<u64> {
+        let at = self.native.polled_at.checked_sub(1)?;
+        Some(self.page.wrapping_add(u64::from(at)))
+    }
 }
 
 impl Default for HartState {

@@ -8,9 +8,10 @@ use softmmu::{GuestMemory, Mmu, Trap};
 use crate::breakpoints::Breakpoints;
 use crate::context::{Exit, Hart, HartState};
 use crate::inspect::Inspect;
-use crate::inspect::log::{Category, Log};
+use crate::inspect::coverage::Coverage;
 use crate::inspect::stats::{EngineStats, Stats};
-use crate::interp::Interp;
+use crate::inspect::trace::{Category, Trace};
+use crate::interp::{ExecTrace, Interp, Watch};
 
 /// How guest code is executed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +31,9 @@ pub enum EngineKind {
 #[derive(Clone)]
 pub struct Shared {
     /// For the blocks of interpreters that work alone.
-    log: Option<Arc<Log>>,
+    block_trace: Option<Arc<Trace>>,
+    /// For each instruction.
+    exec_trace: Option<Arc<Trace>>,
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     cache: Option<Arc<crate::cache::CodeCache>>,
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -43,7 +46,8 @@ impl Shared {
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let (_, _) = (kind, memory);
         Self {
-            log: inspect.log(&[Category::Guest, Category::Ir]),
+            block_trace: inspect.trace(&[Category::Guest, Category::Ir]),
+            exec_trace: inspect.trace(&[Category::Exec]),
             #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             cache: match kind {
                 EngineKind::Interp => None,
@@ -76,19 +80,36 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// An engine for the instructions that `decoder` knows. `kick` makes the hart poll soon; any thread may call it.
-    pub fn new(shared: &Shared, decoder: Decoder, kick: Box<dyn Fn() + Send + Sync>) -> Self {
+    /// An engine of hart `hart` for the instructions that `decoder` knows. `kick` makes the hart poll soon; any thread may call
+    /// it.
+    pub fn new(shared: &Shared, decoder: Decoder, hart: usize, kick: Box<dyn Fn() + Send + Sync>) -> Self {
+        let decoder = Arc::new(decoder);
+        let watch = match shared.exec_trace.clone().filter(|trace| trace.has_hart(hart)) {
+            Some(trace) => Watch::Exec(Box::new(ExecTrace { trace, decoder: Arc::clone(&decoder), hart })),
+            None => Watch::Nobody,
+        };
         #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         if let Some(cache) = &shared.cache {
-            return Engine::Native(Box::new(crate::native::Native::new(
-                cache,
-                Arc::new(decoder),
-                shared.eager,
-                kick,
-            )));
+            let native = crate::native::Native::new(cache, decoder, hart, shared.eager, watch, kick);
+            return Engine::Native(Box::new(native));
         }
         drop(kick);
-        Engine::Interp(Box::new(Interp::with_log(decoder, shared.log.clone())))
+        let block_trace = shared.block_trace.clone().map(|trace| (trace, hart));
+        Engine::Interp(Box::new(Interp::with_trace(decoder, watch, block_trace)))
+    }
+
+    /// An interpreter that counts what it executes.
+    pub fn covering(decoder: Decoder, coverage: Coverage) -> Self {
+        Engine::Interp(Box::new(Interp::with_trace(decoder, Watch::Coverage(Box::new(coverage)), None)))
+    }
+
+    /// What was executed, if the engine has counted it.
+    pub fn into_coverage(self) -> Option<Coverage> {
+        match self {
+            Engine::Interp(interp) => interp.into_coverage(),
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            Engine::Native(_) => None,
+        }
     }
 
     /// Runs `hart` until it is polled or an instruction traps.
@@ -107,7 +128,7 @@ impl Engine {
     pub fn step<H: Hart>(&mut self, hart: &mut H) -> Result<(), Trap> {
         match self {
             Engine::Interp(interp) => interp.step(hart),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Engine::Native(native) => native.step(hart),
         }
     }
@@ -117,7 +138,7 @@ impl Engine {
         mmu.exec_clear_all();
         match self {
             Engine::Interp(interp) => interp.set_breakpoints(points),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Engine::Native(native) => native.set_breakpoints(points),
         }
     }
@@ -126,7 +147,7 @@ impl Engine {
     pub fn has_breakpoint(&self, pc: u64) -> bool {
         match self {
             Engine::Interp(interp) => interp.breakpoints().contains(pc),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Engine::Native(native) => native.breakpoints().contains(pc),
         }
     }

@@ -11,12 +11,11 @@ use softmmu::{Mmu, Trap};
 use crate::backend::{self, Translator};
 use crate::breakpoints::{Breakpoints, View};
 use crate::cache::{CodeCache, Participant, Request, Span, key};
-use crate::codegen::listing::Place;
-use crate::codegen::{exit, status};
+use crate::codegen::{exit, listing, status};
 use crate::context::{Callbacks, Exit, Hart, HartState};
-use crate::inspect::log::{Category, Log};
 use crate::inspect::stats::{EXITS, EngineStats};
-use crate::interp::{self, Interp};
+use crate::inspect::trace::{Category, Place, Trace, Value};
+use crate::interp::{self, Interp, Watch};
 
 /// log2 of the entries of [`Native::known`].
 const KNOWN_BITS: u32 = 14;
@@ -43,9 +42,11 @@ pub struct Native {
     heat: Box<[u8]>,
     breakpoints: Arc<Breakpoints>,
     stats: EngineStats,
+    /// Number of the hart.
+    hart: usize,
     /// For what is translated.
-    block_log: Option<Arc<Log>>,
-    exit_log: Option<Arc<Log>>,
+    block_trace: Option<Arc<Trace>>,
+    exit_trace: Option<Arc<Trace>>,
 }
 
 /// No block starts there.
@@ -56,30 +57,38 @@ const EXIT_POLL: usize = EXITS.len() - 1;
 const _: () = assert!(exit::STALE as usize + 1 == EXIT_POLL);
 
 impl Native {
-    /// An engine for the instructions that `decoder` knows. `kick` makes the hart poll soon; any thread calls it.
-    pub fn new(
+    /// An engine of hart `hart` for the instructions that `decoder` knows. If the interpreter is watched, it executes all of
+    /// them. `kick` makes the hart poll soon; any thread calls it.
+    pub(crate) fn new(
         cache: &Arc<CodeCache>,
         decoder: Arc<Decoder>,
+        hart: usize,
         eager: bool,
+        watch: Watch,
         kick: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
         let participant = Arc::new(Participant::new(kick));
         cache.join(Arc::clone(&participant));
+        let mut translator = Translator::new(cache.thunks);
+        if cache.inspect.trace(&[Category::Csr]).is_some() {
+            translator.call_for_csrs();
+        }
         Self {
             cache: Arc::clone(cache),
             participant,
-            interp: Interp::for_cold_blocks(Arc::clone(&decoder)),
+            interp: Interp::for_cold_blocks(Arc::clone(&decoder), watch),
             known: vec![NOTHING_KNOWN; 1 << KNOWN_BITS].into(),
             decoder,
-            translator: Translator::new(cache.thunks),
+            translator,
             block: Block::default(),
             halves: Vec::new(),
             cold_runs: if eager { 0 } else { COLD_RUNS },
             heat: vec![0; 1 << HEAT_BITS].into(),
             breakpoints: Arc::default(),
             stats: EngineStats::default(),
-            block_log: cache.inspect.log(&[Category::Guest, Category::Ir, Category::Host]),
-            exit_log: cache.inspect.log(&[Category::Exits]),
+            hart,
+            block_trace: cache.inspect.trace(&[Category::Guest, Category::Ir, Category::Host]),
+            exit_trace: cache.inspect.trace(&[Category::Exits]),
         }
     }
 
@@ -141,6 +150,7 @@ impl Native {
         let this = std::ptr::from_mut(hart).expose_provenance() as u64;
         let native = &mut hart.state().native;
         (native.poll, native.hart, native.callbacks) = (poll, this, callbacks::<H>());
+        native.polled_at = 0;
         let mut link = None;
         let mut look_up = true;
         loop {
@@ -150,6 +160,12 @@ impl Native {
             }
             if hart.polled() {
                 return Exit::Poll;
+            }
+            if self.interp.is_watched() {
+                match self.interpret(hart) {
+                    Ok(()) => continue,
+                    Err(trap) => return Exit::Trap(trap),
+                }
             }
             let pc = hart.state().pc;
             let known = if look_up { hart.mmu().exec_lookup(pc) } else { None };
@@ -202,9 +218,10 @@ impl Native {
     fn count_exit<H: Hart>(&mut self, hart: &mut H, exit: u64, pc: u64) {
         let cause = if exit == exit::DISPATCH && hart.polled() { EXIT_POLL } else { exit as usize };
         self.stats.exits[cause] += 1;
-        if let Some(log) = &self.exit_log {
-            let now = hart.state().pc;
-            log.write(format_args!("entered for {pc:#x}, left before {now:#x}: {}", EXITS[cause].0));
+        if let Some(trace) = &self.exit_trace {
+            let state = hart.state();
+            let place = Place { hart: self.hart, mode: state.privilege, address: state.pc };
+            trace.event(Category::Exits, Some(&place), &EXITS[cause].0, &[("entered for", Value::Code(pc))]);
         }
     }
 
@@ -312,27 +329,36 @@ impl Native {
             placed = true;
             translator.place(offset)
         });
-        if placed && let (Some(log), Some(entry)) = (&self.block_log, entry) {
-            self.log_block(log, pc, code, entry, |pa| mmu.read_code_u16(pa).ok());
+        if placed && let (Some(trace), Some(entry)) = (&self.block_trace, entry) {
+            let place = Place { hart: self.hart, mode: mmu.privilege(), address: pc };
+            self.trace_block(trace, &place, code, entry, |pa| mmu.read_code_u16(pa).ok());
         }
         entry
     }
 
-    /// Logs the block at `pc` that was just translated to the code at a host address; `read` reads by physical address.
+    /// Traces a block that was just translated to the code at a host address; `read` reads by physical address.
     #[cold]
-    fn log_block(&self, log: &Log, pc: u64, code: [Span; 2], entry: u64, read: impl Fn(u64) -> Option<u16>) {
+    fn trace_block(
+        &self,
+        trace: &Trace,
+        place: &Place,
+        code: [Span; 2],
+        entry: u64,
+        read: impl Fn(u64) -> Option<u16>,
+    ) {
         let pa = code[0].pa;
-        log.block(&self.decoder, &self.block, (pc, pa), |at| match at {
+        trace.block(&self.decoder, &self.block, place, pa, |at| match at {
             0..4096 => read((pa & !0xfff) + u64::from(at)),
             _ => read(code[1].pa),
         });
-        if log.has(Category::Host) {
+        if trace.has(Category::Host) {
             let bytes = self.translator.code();
-            let mut text = format!("host code of the block at pa {pa:#x}, {} bytes\n", bytes.len());
+            let mut text = String::new();
             let (arena, thunks) = (self.cache.arena.address(0), &self.cache.thunks);
-            let place = Place { address: entry, arena };
-            backend::disassemble(&mut text, bytes, self.translator.instructions(), place, thunks);
-            log.write(text);
+            let host = listing::Place { address: entry, arena };
+            backend::disassemble(&mut text, bytes, self.translator.instructions(), host, thunks);
+            let fields = [("pa", Value::Hex(pa)), ("bytes", Value::Number(bytes.len() as u64))];
+            trace.listing(Category::Host, Some(place), &"host code", &fields, &text);
         }
     }
 

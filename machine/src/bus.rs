@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use devicetree::Node;
+use jit::inspect::Inspect;
+use jit::inspect::trace::{Category, Trace, Value};
 use softmmu::{AccessFault, PhysBus};
 
 use crate::board::Kind;
@@ -96,6 +98,7 @@ struct Entry {
 /// All memory-mapped devices, sorted by address.
 pub struct Bus {
     entries: Box<[Entry]>,
+    trace: Option<Arc<Trace>>,
 }
 
 impl Bus {
@@ -113,7 +116,29 @@ impl Bus {
                 });
             }
         }
-        Ok(Self { entries: entries.into_boxed_slice() })
+        Ok(Self { entries: entries.into_boxed_slice(), trace: None })
+    }
+
+    /// The same, with all accesses in the trace, if that wants them.
+    pub fn traced(self, inspect: &Inspect) -> Self {
+        Self { trace: inspect.trace(&[Category::Mmio]), ..self }
+    }
+
+    #[cold]
+    fn trace_access(
+        trace: &Trace,
+        verb: &str,
+        device: &dyn MmioDevice,
+        offset: u64,
+        width: u8,
+        value: Option<u64>,
+    ) {
+        let mut fields = vec![("offset", Value::Hex(offset)), ("bytes", Value::Number(width.into()))];
+        fields.push(match value {
+            Some(value) => ("value", Value::Hex(value)),
+            None => ("fault", Value::Text(&"access")),
+        });
+        trace.event(Category::Mmio, None, &format_args!("{verb} {}", device.name()), &fields);
     }
 
     /// The devices by rising address.
@@ -147,12 +172,20 @@ impl Bus {
 impl PhysBus for Bus {
     fn read(&self, pa: u64, width: u8) -> Result<u64, AccessFault> {
         let (device, offset) = self.find(pa, width)?;
-        device.read(offset, width)
+        let value = device.read(offset, width);
+        if let Some(trace) = &self.trace {
+            Self::trace_access(trace, "read", device, offset, width, value.ok());
+        }
+        value
     }
 
     fn write(&self, pa: u64, width: u8, value: u64) -> Result<(), AccessFault> {
         let (device, offset) = self.find(pa, width)?;
-        device.write(offset, width, value)
+        let done = device.write(offset, width, value);
+        if let Some(trace) = &self.trace {
+            Self::trace_access(trace, "write", device, offset, width, done.ok().map(|()| value));
+        }
+        done
     }
 
     fn read_bytes(&self, pa: u64, into: &mut [u8]) -> Result<(), AccessFault> {

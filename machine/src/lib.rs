@@ -17,6 +17,7 @@ pub mod gdb;
 pub mod hart;
 pub mod irq;
 pub mod net;
+pub mod profile;
 pub mod system;
 pub mod timer;
 
@@ -29,10 +30,12 @@ use devicetree::Node;
 use frontend::Decoder;
 pub use jit::EngineKind;
 use jit::inspect::Inspect;
-pub use jit::inspect::log::{Category, LogConfig};
+pub use jit::inspect::coverage::Coverage;
 pub use jit::inspect::perf::PerfFormat;
 pub use jit::inspect::stats::Stats;
-use softmmu::GuestMemory;
+use jit::inspect::symbols::{Symbol, Symbols};
+pub use jit::inspect::trace::{Category, Filter, TraceConfig};
+pub use softmmu::GuestMemory;
 
 use board::{Kind, place};
 use boot::Boot;
@@ -56,6 +59,7 @@ use hart::Hart;
 use hart::shared::HartShared;
 use irq::IrqLine;
 use net::{Forward, NetOptions, UserNet};
+use profile::{ProfileConfig, ProfileError, Profiler, Sampler};
 use system::{Parts, Power, RunState, System};
 use timer::Timers;
 
@@ -159,8 +163,14 @@ pub struct Config {
     pub engine: EngineKind,
     /// How the host's profiler is told what generated code is.
     pub perf: Option<PerfFormat>,
-    /// What is logged.
-    pub log: Option<LogConfig>,
+    /// What is traced.
+    pub trace: Option<TraceConfig>,
+    /// Files with the names of guest code, each with what is added to its addresses, if that is known.
+    pub symbols: Vec<(PathBuf, Option<u64>)>,
+    /// Where a profile is written to.
+    pub profile: Option<ProfileConfig>,
+    /// Whether it is counted what is executed. All harts are interpreted then.
+    pub coverage: bool,
 }
 
 impl Default for Config {
@@ -186,7 +196,10 @@ impl Default for Config {
             virtio_legacy: false,
             engine: EngineKind::default(),
             perf: None,
-            log: None,
+            trace: None,
+            symbols: Vec::new(),
+            profile: None,
+            coverage: false,
         }
     }
 }
@@ -243,6 +256,12 @@ pub enum Error {
     /// A file to look into the machine with.
     #[error(transparent)]
     Inspect(#[from] jit::inspect::OpenError),
+    /// A file with symbols.
+    #[error("--symbols")]
+    Symbols(#[source] firmware::LoadError),
+    /// The profile.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
     /// The memory map contradicts itself.
     #[error(transparent)]
     Map(#[from] bus::Overlap),
@@ -272,7 +291,12 @@ impl Machine {
             return Err(Error::Harts(config.harts));
         }
 
-        let inspect = Inspect::open(config.perf, config.log.as_ref())?;
+        let symbols = Arc::new(read_symbols(&config.symbols)?);
+        let profiler = match &config.profile {
+            Some(profile) => Some(Arc::new(Profiler::create(profile, &symbols)?)),
+            None => None,
+        };
+        let inspect = Inspect::open(config.perf, config.trace.as_ref(), &symbols)?;
 
         // Memory, and what is loaded into it.
         let mut memory = GuestMemory::new(board::RAM_BASE, config.memory)?;
@@ -380,14 +404,14 @@ impl Machine {
             let ram = memory.vm().clone();
             devices.add(Kind::Virtio, slot, |line| {
                 Arc::new(match slots[slot as usize].take() {
-                    Some(device) => VirtioMmio::new(version, device, ram, line),
+                    Some(device) => VirtioMmio::new(version, device, ram, line, &inspect),
                     None => VirtioMmio::empty(version),
                 })
             });
         }
 
         // The bus, and the tree that describes it.
-        let bus = Arc::new(Bus::new(devices.devices)?);
+        let bus = Arc::new(Bus::new(devices.devices)?.traced(&inspect));
         let tree = describe(&config, &boot, &bus, &phandles)?;
         boot.set_device_tree(&tree)?;
 
@@ -405,6 +429,9 @@ impl Machine {
             sbi,
             engine: config.engine,
             inspect,
+            profiler,
+            coverage: config.coverage,
+            isa: config.cpu.isa(),
         };
         let system = Arc::new(System::new(parts).map_err(host("give a file descriptor"))?);
         Ok(Self { config, system, tree, boot, uart, console, forwards, room, used: AtomicBool::new(false) })
@@ -473,6 +500,19 @@ impl Machine {
         self.system.stats()
     }
 
+    /// What was executed, of all harts whose threads have ended, if [`Config::coverage`] asks for it.
+    pub fn coverage(&self) -> Option<Coverage> {
+        self.system.coverage()
+    }
+
+    /// Writes the profile, if there is to be one, of all harts whose threads have ended.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write_profile(&self) -> Result<(), ProfileError> {
+        self.system.profiler.as_ref().map_or(Ok(()), |profiler| profiler.write())
+    }
+
     /// Turns the machine on. It runs until the result is dropped or told to stop.
     ///
     /// # Errors
@@ -495,7 +535,10 @@ impl Machine {
         for (id, entry) in self.boot.entries(self.config.harts) {
             self.system.start_hart(id, entry);
         }
-        let mut running = Running { machine: self, threads: Vec::new() };
+        let sampler = self.system.profiler.as_ref().map(|_| Sampler::start(&self.system.harts));
+        let sampler =
+            sampler.transpose().map_err(|error| Error::Host("start the profiler's thread", error))?;
+        let mut running = Running { machine: self, threads: Vec::new(), _sampler: sampler };
         for id in 0..self.config.harts {
             let hart = Hart::new(id, &self.config.cpu, &self.system);
             let decoder = Decoder::new(&self.config.cpu.isa());
@@ -532,10 +575,31 @@ impl Machine {
     }
 }
 
+fn read_symbols(files: &[(PathBuf, Option<u64>)]) -> Result<Symbols, Error> {
+    let mut symbols = Symbols::default();
+    for (path, offset) in files {
+        let read = firmware::symbols::read_symbols(path).map_err(Error::Symbols)?;
+        let read = read.into_iter().map(|firmware::symbols::Symbol { address, size, name }| Symbol {
+            address,
+            size,
+            name,
+        });
+        symbols.add(read.collect(), *offset);
+    }
+    Ok(symbols)
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.system.inspect.finish();
+    }
+}
+
 /// A machine whose harts run. Dropping it stops them.
 pub struct Running<'a> {
     machine: &'a Machine,
     threads: Vec<JoinHandle<()>>,
+    _sampler: Option<Sampler>,
 }
 
 impl Running<'_> {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use jit::inspect::log::{Category, Log};
+use frontend::Isa;
+use jit::inspect::coverage::Coverage;
 use jit::inspect::{Inspect, stats::Stats};
 use parking_lot::{Condvar, Mutex};
 use softmmu::{GuestMemory, PhysBus, Privilege};
@@ -16,6 +17,7 @@ use crate::devices::clint::Clint;
 use crate::devices::sifive_test::PowerEvent;
 use crate::devices::uart16550::Uart16550;
 use crate::hart::shared::HartShared;
+use crate::profile::Profiler;
 use crate::timer::Timers;
 
 /// Where and how a hart starts.
@@ -122,8 +124,13 @@ pub struct System {
     pub control: Control,
     /// What the engines of the harts share.
     pub engines: jit::Shared,
-    /// Where traps are logged.
-    pub trap_log: Option<Arc<Log>>,
+    /// What the harts sample for.
+    pub(crate) profiler: Option<Arc<Profiler>>,
+    /// What is written down of what happens.
+    pub inspect: Inspect,
+    /// What was executed by the harts whose threads have ended, if that is counted.
+    coverage: Mutex<Option<Coverage>>,
+    isa: Isa,
     /// What the engines did of the harts whose threads have ended.
     stats: Mutex<Stats>,
     uart: Arc<Uart16550>,
@@ -160,6 +167,12 @@ pub struct Parts {
     pub engine: jit::EngineKind,
     /// What is written down of that.
     pub inspect: Inspect,
+    /// What the harts sample for.
+    pub(crate) profiler: Option<Arc<Profiler>>,
+    /// Whether it is counted what the harts execute.
+    pub coverage: bool,
+    /// The extensions of the harts.
+    pub isa: Isa,
 }
 
 impl System {
@@ -168,8 +181,8 @@ impl System {
     /// # Errors
     /// When the host has no file descriptors left.
     pub fn new(parts: Parts) -> std::io::Result<Self> {
-        let Parts { memory, bus, clint, clock, timers, harts, power, console, uart, sbi, engine, inspect } =
-            parts;
+        let Parts { memory, bus, clint, clock, timers, harts, power, console, uart, sbi, engine, .. } = parts;
+        let Parts { inspect, profiler, coverage, isa, .. } = parts;
         let engines = jit::Shared::new(engine, &memory, &inspect);
         let run_states = harts.iter().map(|_| Mutex::new(RunState::Stopped)).collect();
         let stopping = AtomicBool::new(false);
@@ -182,7 +195,10 @@ impl System {
             power,
             console,
             engines,
-            trap_log: inspect.log(&[Category::Traps]),
+            profiler,
+            inspect,
+            coverage: Mutex::new(coverage.then(|| Coverage::new(isa))),
+            isa,
             stats: Mutex::default(),
             uart,
             bus,
@@ -203,6 +219,23 @@ impl System {
         let mut stats = self.stats.lock().clone();
         stats.merge(&self.engines.stats());
         stats
+    }
+
+    /// Counts for a hart to begin with, if there are to be any.
+    pub fn new_coverage(&self) -> Option<Coverage> {
+        self.coverage.lock().is_some().then(|| Coverage::new(self.isa))
+    }
+
+    /// A hart's thread ends, with these counts.
+    pub fn add_coverage(&self, counts: Coverage) {
+        if let Some(sum) = &mut *self.coverage.lock() {
+            sum.merge(counts);
+        }
+    }
+
+    /// What was executed by the harts whose threads have ended, if that is counted.
+    pub fn coverage(&self) -> Option<Coverage> {
+        self.coverage.lock().clone()
     }
 
     /// The devices, as the MMU wants them.

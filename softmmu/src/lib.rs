@@ -56,7 +56,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use mmu::{Fetch, Mmu, MmuConfig, MmuStats, Regime, Reservation};
+pub use mmu::{Fetch, Mmu, MmuConfig, MmuStats, MmuWatcher, Regime, Reservation, Walk};
 pub use pmp::Pmp;
 pub use ram::{CodeBitmap, CodeWatcher, GuestMemory, MemoryError, Ram};
 pub use tlb::{Context, EXEC_BITS, EXEC_SLOTS, Entry, ExecEntry, TLB_BITS, TLB_SLOTS};

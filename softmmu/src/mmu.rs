@@ -8,7 +8,7 @@ use crate::pmp::Pmp;
 use crate::ram::{GuestMemory, HostRef, Word};
 use crate::spaces::{SpaceId, Spaces};
 use crate::tlb::{Context, Reach};
-use crate::trap::{Access, AccessFault, Privilege, Trap};
+use crate::trap::{Access, AccessFault, Fault, Privilege, Trap};
 use crate::walk::{Rules, SatpMode, pte};
 use crate::watch::Watch;
 use crate::{CACHE_BLOCK, PAGE_SIZE, PhysBus};
@@ -54,6 +54,27 @@ impl Regime {
     pub(crate) fn privilege_of(&self, access: Access) -> Privilege {
         if access == Access::Fetch { self.privilege } else { self.data_privilege() }
     }
+}
+
+/// A page-table walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Walk {
+    /// The virtual address.
+    pub va: u64,
+    /// What for.
+    pub access: Access,
+    /// The privilege of the access.
+    pub privilege: Privilege,
+    /// Its page-table entry, with the level where that is (0 for a page of 4 KiB) and the physical address; or why there is none.
+    pub found: Result<(u64, u32, u64), Fault>,
+}
+
+/// Hears of what an [`Mmu`] does besides accesses. Called on the hart's thread.
+pub trait MmuWatcher: Send {
+    /// A page table was walked.
+    fn walked(&self, walk: &Walk);
+    /// Translations were flushed that an `sfence.vma` with these operands names, by `mode`.
+    fn fenced(&self, mode: Privilege, va: Option<u64>, asid: Option<u16>);
 }
 
 /// Where an instruction is.
@@ -124,6 +145,7 @@ pub struct Mmu {
     hidings: u64,
     pub(crate) stats: MmuStats,
     pub(crate) watch: Watch,
+    pub(crate) watcher: Option<Box<dyn MmuWatcher>>,
     config: MmuConfig,
 }
 
@@ -163,6 +185,7 @@ impl Mmu {
             hidings: 0,
             stats: MmuStats::default(),
             watch: Watch::default(),
+            watcher: None,
             config,
         }
     }
@@ -262,6 +285,16 @@ impl Mmu {
         }
     }
 
+    /// The privilege mode, by the last [`Self::set_regime`].
+    pub fn privilege(&self) -> Privilege {
+        self.regime.privilege
+    }
+
+    /// From now on `watcher` hears of page-table walks and fences.
+    pub fn set_watcher(&mut self, watcher: Box<dyn MmuWatcher>) {
+        self.watcher = Some(watcher);
+    }
+
     /// The PMP registers.
     pub fn pmp(&self) -> &Pmp {
         &self.pmp
@@ -294,6 +327,9 @@ impl Mmu {
     /// `sfence.vma` (Privileged 12.2.1), also `sinval.vma`: forgets translations of the page at `va`, or all, that are not
     /// global and of the address space `asid`, or of any and global ones.
     pub fn sfence_vma(&mut self, va: Option<u64>, asid: Option<u16>) {
+        if let Some(watcher) = &self.watcher {
+            watcher.fenced(self.regime.privilege, va, asid);
+        }
         self.count_flush();
         match (va, asid) {
             (None, None) => self.flush_translated(),

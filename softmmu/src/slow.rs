@@ -1,6 +1,6 @@
 //! THE slow path: what happens to an access that the TLB does not answer.
 
-use crate::mmu::{Fetch, Mmu};
+use crate::mmu::{Fetch, Mmu, Walk};
 use crate::pmp::Pmp;
 use crate::ram::{GuestMemory, HostRef, Word};
 use crate::tlb::Reach;
@@ -46,7 +46,12 @@ impl Mmu {
             }
             None => {
                 self.stats.walks += 1;
-                let leaf = rules.walk(va, access, &mut Tables { memory: &self.memory, pmp: &self.pmp })?;
+                let found = rules.walk(va, access, &mut Tables { memory: &self.memory, pmp: &self.pmp });
+                if let Some(watcher) = &self.watcher {
+                    let found = found.map(|leaf| (leaf.pte, leaf.level, leaf.translate(va)));
+                    watcher.walked(&Walk { va, access, privilege, found });
+                }
+                let leaf = found?;
                 let global = leaf.pte & pte::G != 0;
                 self.l2.insert(va, if global { self.spaces.global() } else { self.space }, leaf);
                 leaf

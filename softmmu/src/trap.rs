@@ -30,7 +30,7 @@ pub mod cause {
 }
 
 /// Privilege modes, with their encoding in `mstatus.MPP`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Privilege {
     /// U-mode

@@ -294,20 +294,21 @@ pub(super) fn gdb(guest: &mut Guest, value: &str) -> Done {
     Ok(())
 }
 
-/// Items of QEMU's log and the categories of ours.
-const LOGS: [(&str, &str); 6] = [
+/// Items of QEMU's log and the categories of our trace.
+const LOGS: [(&str, &str); 7] = [
     ("in_asm", "guest"),
     ("op", "ir"),
     ("op_opt", "ir"),
     ("out_asm", "host"),
-    ("int", "traps"),
-    ("exec", "exits"),
+    ("int", "int"),
+    ("exec", "exec"),
+    ("mmu", "mmu"),
 ];
 
 pub(super) fn log(guest: &mut Guest, value: &str) -> Done {
     let items = || LOGS.map(|(item, _)| item).join(", ");
     if matches!(value, "help" | "?") {
-        let mut text = String::from("Log items, and what they are for --log of `hartvm run`:\n");
+        let mut text = String::from("Log items, and what they are for --trace of `hartvm run`:\n");
         LOGS.iter().for_each(|(item, category)| text += &format!("{item:<12} {category}\n"));
         guest.print = Some(text);
         return Ok(());

@@ -103,7 +103,7 @@ impl Guest {
             (true, None) => {}
             (false, file) => {
                 self.set(
-                    "--log",
+                    "--trace",
                     categories.join(",") + &file.map(|file| format!(":{file}")).unwrap_or_default(),
                 );
             }

@@ -84,7 +84,7 @@ fn debuggers_and_logs() {
         run(
             "-M virt -kernel a -S -s -d in_asm,int,op,op_opt -D log.txt -pidfile pid -name guest=x -rtc base=utc,clock=host"
         ),
-        "--cpus 1 --gdb 1234 --gdb-wait --kernel a --log guest,traps,ir:log.txt --memory 128M --name x --net none --pidfile pid"
+        "--cpus 1 --gdb 1234 --gdb-wait --kernel a --memory 128M --name x --net none --pidfile pid --trace guest,int,ir:log.txt"
     );
     assert!(run("-kernel a -gdb tcp:127.0.0.1:99").contains("--gdb 127.0.0.1:99"));
     assert!(refusal("-kernel a -S").contains("-s"));

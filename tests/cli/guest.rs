@@ -20,6 +20,9 @@ pub(crate) const RESET: u32 = 0x7777;
 /// Registers that the methods of [`Program`] use for themselves.
 const T0: u8 = 5;
 const T1: u8 = 6;
+/// Return address, stack.
+pub(crate) const RA: u8 = 1;
+pub(crate) const SP: u8 = 2;
 /// Registers that programs may keep values in.
 pub(crate) const S0: u8 = 8;
 pub(crate) const S1: u8 = 9;
@@ -28,6 +31,12 @@ pub(crate) const S2: u8 = 18;
 /// A place in a program that has been passed.
 #[derive(Clone, Copy)]
 pub(crate) struct Here(usize);
+
+impl Here {
+    pub(crate) fn address(self) -> u64 {
+        RAM + 4 * self.0 as u64
+    }
+}
 
 /// A branch whose target is not known yet.
 pub(crate) struct Forward {
@@ -131,6 +140,17 @@ impl Program {
 
     pub(crate) fn jump(&mut self, to: Here) -> &mut Self {
         self.branch(Opcode::Beq, 0, 0, to)
+    }
+
+    /// Calls the function at `to`.
+    pub(crate) fn call(&mut self, to: Here) -> &mut Self {
+        let imm = (to.0 as i64 - self.words.len() as i64) * 4;
+        self.insn(Opcode::Jal, Operands { rd: RA, imm, ..Operands::default() })
+    }
+
+    /// Returns from a function.
+    pub(crate) fn ret(&mut self) -> &mut Self {
+        self.insn(Opcode::Jalr, Operands { rs1: RA, ..Operands::default() })
     }
 
     /// Stops here, without using the host.

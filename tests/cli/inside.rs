@@ -1,4 +1,4 @@
-//! Looking inside: counts, logs, and what `perf` is told.
+//! Looking inside: counts, and what `perf` is told.
 
 use std::path::Path;
 
@@ -13,10 +13,10 @@ const ROUNDS: u64 = 100_000;
 const ROUND: u64 = 3;
 
 /// Whether this host runs generated code.
-const GENERATES: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+pub(crate) const GENERATES: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
 
 /// Goes round a loop, calls a helper, traps once, and exits.
-fn looper() -> Vec<u8> {
+pub(crate) fn looper() -> Vec<u8> {
     let mut program = Program::new();
     program.li(S0, ROUNDS).li(S1, 0);
     let top = program.here();
@@ -31,7 +31,7 @@ fn looper() -> Vec<u8> {
     program.binary()
 }
 
-fn look(dir: &Dir, args: &[&str]) -> Outcome {
+pub(crate) fn look(dir: &Dir, args: &[&str]) -> Outcome {
     let program = dir.file("program", &looper());
     let outcome = run(bare(&program).args(args));
     assert_eq!(outcome.code(), 7, "{}", outcome.stderr);
@@ -77,61 +77,6 @@ fn the_counts_of_all_harts_and_boots_are_summed() {
     let dir = Dir::new();
     let table = look(&dir, &["--stats", "--cpus", "4"]).stderr;
     assert!(row(&table, "guest instructions retired") > ROUNDS * ROUND, "{table}");
-}
-
-#[test]
-fn logs_show_blocks_in_all_their_forms() {
-    let dir = Dir::new();
-    let file = dir.path("log");
-    let to_file = |categories: &str| format!("{categories}:{}", file.display());
-    let outcome = look(&dir, &["--engine", "eager", "--log", &to_file("guest,ir,host")]);
-    assert_eq!(outcome.stderr, "");
-    let log = std::fs::read_to_string(&file).unwrap();
-    for text in [
-        "hart0: block pa 0x80000000 va 0x80000000, ",
-        "addi s1,s1,3\n",
-        "AddI x9, x9, 0x3\n",
-        "bne s0,zero,0x8000",
-    ] {
-        assert!(log.contains(text), "no {text} in {log}");
-    }
-    assert_eq!(log.contains("host code of the block at pa 0x80000000"), GENERATES, "{log}");
-    assert_eq!(log.contains(",3\n") && log.contains("add "), GENERATES, "{log}");
-
-    // The interpreter alone has blocks, too.
-    look(&dir, &["--engine", "interp", "--log", &to_file("guest")]);
-    let log = std::fs::read_to_string(&file).unwrap();
-    assert!(log.contains("addi s1,s1,3\n") && !log.contains("AddI"), "{log}");
-}
-
-#[test]
-fn logs_go_to_standard_error_and_show_traps_and_exits() {
-    let dir = Dir::new();
-    let log = look(&dir, &["--engine", "eager", "--log", "traps,exits"]).stderr;
-    assert!(log.contains("hart0: ecall from M (0xb), tval 0x0, pc 0x8000"), "{log}");
-    assert_eq!(log.contains(": trap\n"), GENERATES, "{log}");
-    assert!(!log.contains("block"), "{log}");
-}
-
-#[test]
-fn what_cannot_be_logged_is_refused() {
-    refused(
-        &["run", "--log", "guest,op", "--kernel", "x"],
-        2,
-        &["--log", "`op`", "guest, ir, host, cache, exits, traps"],
-    );
-    refused(&["run", "--log", "guest:", "--kernel", "x"], 2, &["--log", "file name"]);
-    let dir = Dir::new();
-    let program = dir.file("program", &looper()).display().to_string();
-    let arguments = ["run", "--firmware", "none", "--kernel", &program, "--log", "guest:/nonexistent/log"];
-    refused(&arguments, 1, &["--log: cannot write /nonexistent/log", "No such file"]);
-}
-
-#[test]
-fn a_log_that_cannot_be_written_is_reported_once_and_ends() {
-    let dir = Dir::new();
-    let errors = look(&dir, &["--log", "all:/dev/full"]).stderr;
-    assert_eq!(errors.matches("--log: cannot write /dev/full").count(), 1, "{errors}");
 }
 
 /// Ends a line of a map file, and starts a name in a jitdump.

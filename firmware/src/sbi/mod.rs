@@ -12,6 +12,7 @@ mod harts;
 mod hsm;
 mod ipi;
 mod legacy;
+mod names;
 mod pmu;
 mod rfence;
 mod srst;
@@ -23,6 +24,7 @@ mod fake;
 
 pub use fwft::Feature;
 pub use harts::HartSet;
+pub use names::call_name;
 pub use pmu::{COUNTERS, FirmwareEvent, HardwareCounter, Pmu};
 
 use softmmu::Trap;

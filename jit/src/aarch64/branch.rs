@@ -90,11 +90,11 @@ impl Translator {
         let target = op.imm;
         if target <= i64::from(op.at) {
             // An instruction that also links has done so by now, so it cannot be left before.
-            let polled = self.poll();
+            let (polled, at) = (self.poll(), op.at);
             self.cold(move |t| {
                 t.asm.bind(polled);
                 t.page_plus(X16, target);
-                t.leave_by(t.thunks.exit_to);
+                t.leave_polled(at);
             });
         }
         self.go_to(target);
@@ -113,11 +113,10 @@ impl Translator {
             self.page_plus(d, next);
             self.put(op.rd, d);
         }
-        let polled = self.poll();
-        let exit = self.thunks.exit_to;
+        let (polled, at) = (self.poll(), op.at);
         self.cold(move |t| {
             t.asm.bind(polled);
-            t.leave_by(exit);
+            t.leave_polled(at);
         });
         self.look_up();
     }
@@ -189,6 +188,12 @@ impl Translator {
         self.asm.access(Access::load(2), X17, Place::Offset(POLL, 0), X17);
         self.asm.cbz(Width::D, true, X17, polled);
         polled
+    }
+
+    /// Leaves for the address in x16, by the jump at page offset `at`, because the poll word is set.
+    fn leave_polled(&mut self, at: u16) {
+        self.asm.mov_imm(X17, u64::from(at) + 1);
+        self.leave_by(self.thunks.exit_polled);
     }
 
     /// Leaves before the instruction at page offset `at`, if the poll word is set.

@@ -5,6 +5,7 @@
 //! | code | takes | result | clobbers |
 //! |---|---|---|---|
 //! | `exit_at`, `exit_to` | offset or address in x16 | | |
+//! | `exit_polled` | address in x16, 1 + offset of the jump in w17 | | |
 //! | `exit_link` | offset in x16, number of the page in w15, where the jump is in x17 | | |
 //! | `load`, `store` | address in x16, site in w17, value in x15 | host address in x16 | x14, x17, and x15 by a load |
 //! | `step`, `call` | operation in x16, site in w17 | | x14 to x17 |
@@ -141,7 +142,9 @@ fn emit_exits(asm: &mut Asm, thunks: &mut Thunks, fp_save: Label) -> Label {
     asm.str(X16, field!(pc));
     asm.mov_imm(14, exit::STALE);
     asm.b(exit);
-    thunks.exit_to = start(asm);
+    thunks.exit_polled = start(asm);
+    asm.word_of_state(false, 17, field!(native.polled_at));
+    thunks.exit_to = asm.here();
     dynasm!(asm ; .arch aarch64 ; and x16, x16, #0xffff_ffff_ffff_fffe);
     asm.str(X16, field!(pc));
     thunks.exit = asm.here();

@@ -117,6 +117,8 @@ pub(crate) struct Translator {
     end: u16,
     /// Number of the guest page.
     page: u32,
+    /// All accesses to CSRs are calls of the helper.
+    csr_calls: bool,
 }
 
 /// Assembles what all blocks share, for the start of the arena.
@@ -157,7 +159,13 @@ impl Translator {
             start: 0,
             end: 0,
             page: 0,
+            csr_calls: false,
         }
+    }
+
+    /// From now on every access to a CSR calls the helper, so that somebody can watch.
+    pub(crate) fn call_for_csrs(&mut self) {
+        self.csr_calls = true;
     }
 
     /// Assembles a block of the page with this number. The code is position-independent but for [`Self::place`].
@@ -309,7 +317,7 @@ impl Translator {
             Helper::CboZero => return self.zero_block(op),
             _ => {}
         }
-        if matches!(helper, Helper::Csr | Helper::CsrPlain) && self.csr(op) {
+        if matches!(helper, Helper::Csr | Helper::CsrPlain) && !self.csr_calls && self.csr(op) {
             return;
         }
         self.call_helper(op);

@@ -37,8 +37,8 @@ use crate::backend;
 use crate::breakpoints::{Cuts, View, is_cut};
 use crate::codegen::{Link, Thunks, listing};
 use crate::inspect::Inspect;
-use crate::inspect::log::{Category, Log};
 use crate::inspect::stats::CacheStats;
+use crate::inspect::trace::{Category, Trace, Value};
 use harts::Harts;
 use links::{Jump, Links, List};
 
@@ -71,12 +71,12 @@ pub(crate) fn key(pa: u64, view: View) -> u64 {
 }
 
 /// Generated code for the blocks of a machine, shared by its harts.
-pub struct CodeCache {
+pub(crate) struct CodeCache {
     pub(crate) arena: Arena,
     pub(crate) thunks: Thunks,
     pub(crate) inspect: Inspect,
     /// For [`Category::Cache`].
-    log: Option<Arc<Log>>,
+    trace: Option<Arc<Trace>>,
     memory: GuestMemory,
     made: Instant,
     inner: Mutex<Inner>,
@@ -204,7 +204,7 @@ impl Inner {
 
 impl CodeCache {
     /// An empty cache for code in `memory`, in a small arena for tests. `None` if the host cannot run generated code.
-    pub fn new(memory: &GuestMemory, inspect: &Inspect, small: bool) -> Option<Arc<Self>> {
+    pub(crate) fn new(memory: &GuestMemory, inspect: &Inspect, small: bool) -> Option<Arc<Self>> {
         if !backend::is_supported() {
             return None;
         }
@@ -237,12 +237,12 @@ impl CodeCache {
             retired: 0,
             stats: CacheStats { arena_size: arena.size() as u64, ..CacheStats::default() },
         };
-        let (inspect, log) = (inspect.clone(), inspect.log(&[Category::Cache]));
+        let (inspect, trace) = (inspect.clone(), inspect.trace(&[Category::Cache]));
         let cache = Arc::new(Self {
             arena,
             thunks,
             inspect,
-            log,
+            trace,
             memory: memory.clone(),
             made: Instant::now(),
             inner: Mutex::new(inner),
@@ -252,7 +252,7 @@ impl CodeCache {
     }
 
     /// Counts so far.
-    pub fn stats(&self) -> CacheStats {
+    pub(crate) fn stats(&self) -> CacheStats {
         self.inner.lock().stats
     }
 
@@ -490,12 +490,12 @@ impl CodeCache {
         if !old.is_empty() {
             inner.retired = harts.ask(Request::ForgetCode);
             stats.retired += 1;
-            if let Some(log) = &self.log {
-                let count = old.len();
-                log.write(format_args!(
-                    "retired the region at {:#x} of the arena with {count} blocks",
-                    region.start
-                ));
+            if let Some(trace) = &self.trace {
+                let fields = [
+                    ("offset in the arena", Value::Hex(region.start.into())),
+                    ("blocks", Value::Number(old.len() as u64)),
+                ];
+                trace.event(Category::Cache, None, &"region retired", &fields);
             }
         }
     }
@@ -555,11 +555,13 @@ impl CodeCache {
         }
         for start in killed {
             inner.stats.killed += 1;
-            if let Some(log) = &self.log {
-                let start = start & !CUT;
-                log.write(format_args!(
-                    "a store of {length} bytes at pa {pa:#x} killed the block at pa {start:#x}"
-                ));
+            if let Some(trace) = &self.trace {
+                let fields = [
+                    ("pa", Value::Hex(start & !CUT)),
+                    ("store", Value::Hex(pa)),
+                    ("bytes", Value::Number(length)),
+                ];
+                trace.event(Category::Cache, None, &"block killed", &fields);
             }
             self.remove(inner, start);
         }

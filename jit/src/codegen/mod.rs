@@ -57,6 +57,8 @@ pub(crate) struct Thunks {
     pub(crate) enter: u32,
     /// Leaves for a page offset.
     pub(crate) exit_at: u32,
+    /// Leaves for an address, by the jump that is to be noted in `polled_at`.
+    pub(crate) exit_polled: u32,
     /// Leaves for an address.
     pub(crate) exit_to: u32,
     /// Leaves; `pc` is set.
@@ -90,6 +92,7 @@ impl Thunks {
         let places = [enter, exit_at, exit_to, exit, exit_link, dead, interpret, step, call];
         let mut parts: Vec<(u32, String)> =
             places.into_iter().zip(names).map(|(place, name)| (place, name.to_owned())).collect();
+        parts.push((self.exit_polled, "exit_polled".to_owned()));
         parts.extend([(self.fp_on[0], "fp_on".to_owned()), (self.fp_on[1], "fp_dirty".to_owned())]);
         for (log2, (&load, &store)) in self.load.iter().zip(&self.store).enumerate() {
             parts.push((load, format!("load{}", 8 << log2)));

@@ -1,17 +1,21 @@
-//! What a user can see of the engines at work: [`stats`] counts what happened, [`perf`] tells the host's profiler what the
-//! generated code is, and [`log`] writes down what is translated and why generated code is left.
+//! What a user can see of the machine at work: [`stats`] counts what the engines did, [`coverage`] what of the instruction set
+//! was executed, [`perf`] tells the host's profiler what the generated code is, and [`trace`] writes down what happens, with
+//! names of guest code from [`symbols`].
 
-pub mod log;
+pub mod coverage;
 pub mod perf;
 pub mod stats;
+pub mod symbols;
+pub mod trace;
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use log::{Category, Log, LogConfig};
 use perf::{Perf, PerfFormat};
+use symbols::Symbols;
+use trace::{Category, Trace, TraceConfig};
 
 /// A file that is asked for cannot be written.
 #[derive(Debug)]
@@ -40,19 +44,27 @@ impl std::error::Error for OpenError {
 #[derive(Clone, Default)]
 pub struct Inspect {
     perf: Option<Arc<Perf>>,
-    log: Option<Arc<Log>>,
+    trace: Option<Arc<Trace>>,
 }
 
 impl Inspect {
-    /// Opens the files that are asked for.
+    /// Opens the files that are asked for. A trace names code by `symbols`.
     ///
     /// # Errors
     /// The file that cannot be written, and why.
-    pub fn open(perf: Option<PerfFormat>, log: Option<&LogConfig>) -> Result<Self, OpenError> {
+    pub fn open(
+        perf: Option<PerfFormat>,
+        trace: Option<&TraceConfig>,
+        symbols: &Arc<Symbols>,
+    ) -> Result<Self, OpenError> {
         let error = |flag| move |(path, source)| OpenError { flag, path, source };
         Ok(Self {
             perf: perf.map(Perf::create).transpose().map_err(error("--perf"))?.map(Arc::new),
-            log: log.map(Log::create).transpose().map_err(error("--log"))?.map(Arc::new),
+            trace: trace
+                .map(|config| Trace::create(config, symbols))
+                .transpose()
+                .map_err(error("--trace"))?
+                .map(Arc::new),
         })
     }
 
@@ -61,9 +73,16 @@ impl Inspect {
         self.perf.as_deref()
     }
 
-    /// The log, if it is to have one of these categories. Whoever may write to it keeps this, so that what is off costs a
+    /// The trace, if it is to have one of these categories. Whoever may write to it keeps this, so that what is off costs a
     /// test for `None`.
-    pub fn log(&self, categories: &[Category]) -> Option<Arc<Log>> {
-        self.log.clone().filter(|log| categories.iter().any(|&category| log.has(category)))
+    pub fn trace(&self, categories: &[Category]) -> Option<Arc<Trace>> {
+        self.trace.clone().filter(|trace| categories.iter().any(|&category| trace.has(category)))
+    }
+
+    /// The machine goes away: nothing is traced any more.
+    pub fn finish(&self) {
+        if let Some(trace) = &self.trace {
+            trace.finish();
+        }
     }
 }

@@ -10,7 +10,7 @@ use softmmu::{Mmu, Trap, cause};
 
 use crate::address_map::AddressMap;
 use crate::breakpoints::{Breakpoints, View};
-use crate::inspect::log::Log;
+use crate::inspect::trace::{Place, Trace};
 
 struct Cached {
     block: Block,
@@ -24,6 +24,8 @@ pub(super) struct Blocks {
     decoder: Arc<Decoder>,
     /// Most blocks kept.
     limit: usize,
+    /// Most instructions in a block.
+    block_limit: usize,
     cached: Vec<Cached>,
     by_address: AddressMap<u32>,
     /// Counts `fence.i`.
@@ -31,23 +33,30 @@ pub(super) struct Blocks {
     /// A block that must not be found again: it depends on two pages, or on permissions finer than a page.
     single: Option<Block>,
     pub(super) breakpoints: Arc<Breakpoints>,
-    log: Option<Arc<Log>>,
+    /// Where decoded blocks are traced, and for which hart.
+    trace: Option<(Arc<Trace>, usize)>,
 }
 
 /// Added to the physical address of a block of [`View::Cut`].
 const CUT: u64 = 1;
 
 impl Blocks {
-    pub(super) fn new(decoder: Arc<Decoder>, limit: usize, log: Option<Arc<Log>>) -> Self {
+    pub(super) fn new(
+        decoder: Arc<Decoder>,
+        limit: usize,
+        block_limit: usize,
+        trace: Option<(Arc<Trace>, usize)>,
+    ) -> Self {
         Self {
             decoder,
             limit,
+            block_limit,
             cached: Vec::new(),
             by_address: AddressMap::default(),
             epoch: 0,
             single: None,
             breakpoints: Arc::default(),
-            log,
+            trace,
         }
     }
 
@@ -87,17 +96,20 @@ impl Blocks {
                     if same_code(mmu, fetch.pa, &cached.code) {
                         cached.epoch = self.epoch;
                     } else {
-                        *cached = decode(&self.decoder, mmu, pc, fetch.pa, self.epoch, points)?;
+                        let limit = self.block_limit;
+                        *cached = decode(&self.decoder, mmu, pc, fetch.pa, limit, self.epoch, points)?;
                     }
                 }
                 index
             }
             None => {
-                let cached = decode(&self.decoder, mmu, pc, fetch.pa, self.epoch, points)?;
-                if let Some(log) = &self.log {
+                let limit = self.block_limit;
+                let cached = decode(&self.decoder, mmu, pc, fetch.pa, limit, self.epoch, points)?;
+                if let Some((trace, hart)) = &self.trace {
                     let start = cached.block.start;
                     let read = |at: u16| cached.code.get(usize::from(at - start) / 2).copied();
-                    log.block(&self.decoder, &cached.block, (pc, fetch.pa), read);
+                    let place = Place { hart: *hart, mode: mmu.privilege(), address: pc };
+                    trace.block(&self.decoder, &cached.block, &place, fetch.pa, read);
                 }
                 if self.cached.len() == self.limit {
                     self.cached.clear();
@@ -138,6 +150,7 @@ fn decode(
     mmu: &Mmu,
     pc: u64,
     pa: u64,
+    limit: usize,
     epoch: u64,
     points: Option<&Breakpoints>,
 ) -> Result<Cached, Trap> {
@@ -146,7 +159,7 @@ fn decode(
     let page_pa = pa & !0xfff;
     let stop = |at| points.is_some_and(|points| points.cuts_at(at));
     let mut block = Block::default();
-    block.recut(decoder, start, frontend::builder::MAX_INSNS, stop, |at| {
+    block.recut(decoder, start, limit, stop, |at| {
         let half = read(mmu, page_pa + u64::from(at), (pc & !0xfff).wrapping_add(u64::from(at)))?;
         code.push(half);
         Ok::<u16, Trap>(half)

@@ -4,6 +4,7 @@ mod alu;
 mod atomic;
 mod blocks;
 mod float;
+mod watch;
 
 use std::sync::Arc;
 
@@ -13,9 +14,11 @@ use softmmu::{Mmu, Trap, cause};
 
 use crate::breakpoints::Breakpoints;
 use crate::context::{Exit, Hart, mstatus};
-use crate::inspect::log::Log;
+use crate::inspect::coverage::Coverage;
+use crate::inspect::trace::Trace;
 use alu::*;
 use blocks::Blocks;
+pub(crate) use watch::{ExecTrace, Watch};
 
 /// Most blocks kept; past that the cache starts afresh.
 const MAX_BLOCKS: usize = 1 << 16;
@@ -25,23 +28,41 @@ const COLD_BLOCKS: usize = 1 << 11;
 /// One hart's interpreter: its decoder and its cache of decoded blocks.
 pub struct Interp {
     blocks: Blocks,
+    watch: Watch,
 }
 
 impl Interp {
     /// An interpreter for the instructions that `decoder` knows.
     pub fn new(decoder: impl Into<Arc<Decoder>>) -> Self {
-        Self::with_log(decoder, None)
+        Self::with_trace(decoder, Watch::Nobody, None)
     }
 
-    /// The same, and the blocks that it decodes are logged.
-    pub(crate) fn with_log(decoder: impl Into<Arc<Decoder>>, log: Option<Arc<Log>>) -> Self {
-        Self { blocks: Blocks::new(decoder.into(), MAX_BLOCKS, log) }
+    /// The same, but somebody may watch, and the blocks that it decodes for this hart may be traced.
+    pub(crate) fn with_trace(
+        decoder: impl Into<Arc<Decoder>>,
+        watch: Watch,
+        trace: Option<(Arc<Trace>, usize)>,
+    ) -> Self {
+        Self { blocks: Blocks::new(decoder.into(), MAX_BLOCKS, watch.block_limit(), trace), watch }
     }
 
     /// An interpreter for what another engine leaves to it, which keeps few blocks.
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    pub(crate) fn for_cold_blocks(decoder: Arc<Decoder>) -> Self {
-        Self { blocks: Blocks::new(decoder, COLD_BLOCKS, None) }
+    pub(crate) fn for_cold_blocks(decoder: Arc<Decoder>, watch: Watch) -> Self {
+        Self { blocks: Blocks::new(decoder, COLD_BLOCKS, watch.block_limit(), None), watch }
+    }
+
+    /// Whether it has to execute everything itself.
+    pub(crate) fn is_watched(&self) -> bool {
+        !matches!(self.watch, Watch::Nobody)
+    }
+
+    /// The counts of what was executed, if it was watched for that.
+    pub(crate) fn into_coverage(self) -> Option<Coverage> {
+        match self.watch {
+            Watch::Coverage(coverage) => Some(*coverage),
+            Watch::Nobody | Watch::Exec(_) => None,
+        }
     }
 
     /// Orders instruction fetches after all earlier stores that this hart can see (`fence.i`).
@@ -58,8 +79,18 @@ impl Interp {
 
     /// Runs `hart` until it is polled or an instruction traps.
     pub fn run<H: Hart>(&mut self, hart: &mut H) -> Exit {
+        if self.is_watched() {
+            while !hart.polled() {
+                if let Err(trap) = self.run_block(hart) {
+                    return Exit::Trap(trap);
+                }
+            }
+            return Exit::Poll;
+        }
+        let mut polled_at = 0;
         loop {
             if hart.polled() {
+                hart.state().native.polled_at = polled_at;
                 return Exit::Poll;
             }
             let pc = hart.state().pc;
@@ -71,7 +102,8 @@ impl Interp {
                     Err(trap) => return Exit::Trap(trap),
                 },
             };
-            if let Err(trap) = execute(hart, block) {
+            polled_at = u32::from(block.start) + 1;
+            if let Err(trap) = execute(hart, block, |_| {}) {
                 return Exit::Trap(trap);
             }
         }
@@ -90,7 +122,7 @@ impl Interp {
     pub(crate) fn step<H: Hart>(&mut self, hart: &mut H) -> Result<(), Trap> {
         let pc = hart.state().pc;
         let block = self.blocks.cut_single(hart.mmu(), pc)?;
-        execute(hart, &block)
+        execute(hart, &block, |_| {})
     }
 
     /// Runs one block, without the executable-code cache.
@@ -98,15 +130,17 @@ impl Interp {
     pub(crate) fn run_block<H: Hart>(&mut self, hart: &mut H) -> Result<(), Trap> {
         let pc = hart.state().pc;
         let block = self.blocks.find(hart.mmu(), pc, false)?;
-        execute(hart, block)
+        self.watch.execute(hart, block)
     }
 }
 
+/// Executes a block; `note` hears of each operation before it is carried out.
 #[inline(always)]
-fn execute<H: Hart>(hart: &mut H, block: &Block) -> Result<(), Trap> {
+fn execute<H: Hart>(hart: &mut H, block: &Block, mut note: impl FnMut(&Op)) -> Result<(), Trap> {
     let state = hart.state();
     state.page = state.pc & !0xfff;
     for op in &block.ops {
+        note(op);
         let done = if op.code == Code::Call {
             hart.state().partial = block.insns_before(op.at);
             let done = hart.call(op);

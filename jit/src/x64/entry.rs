@@ -5,6 +5,7 @@
 //! | code | takes | result | clobbers |
 //! |---|---|---|---|
 //! | `exit_at`, `exit_to` | offset or address in rax | | |
+//! | `exit_polled` | address in rax, 1 + offset of the jump in ecx | | |
 //! | `exit_link` | offset in rax, number of the page in edx, where the displacement is in rcx | | |
 //! | `load`, `store` | address in rax, site in ecx, value in rdx | host address in rax | rcx, and rdx by a load |
 //! | `step`, `call` | operation in rax, site in ecx | | rax, rcx, rdx |
@@ -174,7 +175,9 @@ fn emit_exits(asm: &mut Asm, thunks: &mut Thunks, fp_save: Label) -> Label {
     thunks.dead = start(asm);
     dynasm!(asm ; .arch x64 ; mov [r15 + field!(pc)], rax ; mov eax, exit::STALE as i32);
     asm.jmp(exit);
-    thunks.exit_to = start(asm);
+    thunks.exit_polled = start(asm);
+    dynasm!(asm ; .arch x64 ; mov [r15 + field!(native.polled_at)], ecx);
+    thunks.exit_to = asm.here();
     dynasm!(asm ; .arch x64 ; and rax, BYTE -2 ; mov [r15 + field!(pc)], rax);
     thunks.exit = asm.here();
     asm.mov_imm(RAX, exit::DISPATCH);

@@ -34,7 +34,11 @@ impl jit::Hart for Hart {
         let b = self.state.x[op.b.index()];
         match op.helper() {
             Helper::Csr | Helper::CsrPlain => {
-                let value = self.csr_access(op.imm as u64, CsrAccess::from_bits(op.aux), a)?;
+                let (access, mode) = (CsrAccess::from_bits(op.aux), self.state.privilege);
+                let value = self.csr_access(op.imm as u64, access, a)?;
+                if self.traces.csr.is_some() {
+                    self.trace_csr(op.at, mode, (op.imm >> 20) as u16 & 0xfff, access, value);
+                }
                 if op.rd != Reg::SINK {
                     self.state.x[op.rd.index()] = value;
                 }
@@ -45,8 +49,8 @@ impl jit::Hart for Hart {
                 return Err(Trap { cause: cause::BREAKPOINT, tval: pc });
             }
             Helper::Illegal => return Err(illegal(op)),
-            Helper::Mret => self.return_from_machine(op.imm as u64)?,
-            Helper::Sret => self.return_from_supervisor(op.imm as u64)?,
+            Helper::Mret => self.return_from_machine(op)?,
+            Helper::Sret => self.return_from_supervisor(op)?,
             Helper::Wfi => {
                 // TW makes WFI below M illegal; in U-mode it is when S-mode exists (Privileged 3.3.3).
                 let trapped = self.state.privilege == Privilege::User

@@ -3,8 +3,10 @@
 pub mod csr;
 pub mod debug;
 mod helpers;
+mod sample;
 mod sbi;
 pub mod shared;
+mod traces;
 mod trap;
 
 use std::sync::Arc;
@@ -18,7 +20,9 @@ use crate::control::Stop;
 use crate::cpu_model::CpuModel;
 use crate::system::{Entry, RunState, System};
 use csr::{Csrs, envcfg, irq, mstatus};
+use sample::Recorder;
 use shared::{HartShared, Message};
+use traces::Traces;
 
 /// `marchid`: QEMU's registered number, so that no guest applies a vendor's errata.
 const MARCHID: u64 = 0x2a;
@@ -52,6 +56,9 @@ pub struct Hart {
     pauses: u32,
     /// Which [`crate::control::Points`] the hart has.
     points: u64,
+    /// For the profiler.
+    recorder: Option<Recorder>,
+    traces: Traces,
     shared: Arc<HartShared>,
     system: Arc<System>,
 }
@@ -79,9 +86,14 @@ impl Hart {
             code_stale: false,
             pauses: 0,
             points: 0,
+            recorder: system.profiler.as_ref().map(Recorder::new),
+            traces: Traces::new(&system.inspect),
             shared: Arc::clone(&system.harts[id]),
             system: Arc::clone(system),
         };
+        if let Some(watcher) = hart.traces.mmu_watcher(id) {
+            hart.mmu.set_watcher(watcher);
+        }
         hart.state.mstatus = mstatus::XL;
         hart.csr.menvcfg = hart.reset_menvcfg;
         hart.csr.stimecmp = u64::MAX;
@@ -101,13 +113,23 @@ impl Hart {
             }
         }
         system.control.leave(self.id);
+        self.sample();
+        if let Some(recorder) = self.recorder.take() {
+            recorder.finish();
+        }
         self.system.add_stats(&engine.stats(&self.state, &self.mmu));
+        if let Some(coverage) = engine.into_coverage() {
+            self.system.add_coverage(coverage);
+        }
     }
 
     /// An engine of the machine's kind for this hart.
     pub fn engine(&self, decoder: Decoder) -> Engine {
+        if let Some(coverage) = self.system.new_coverage() {
+            return Engine::covering(decoder, coverage);
+        }
         let shared = Arc::clone(&self.shared);
-        Engine::new(&self.system.engines, decoder, Box::new(move || shared.kick()))
+        Engine::new(&self.system.engines, decoder, self.id, Box::new(move || shared.kick()))
     }
 
     /// Does everything that comes between two runs of the engine, or sleeps. Says whether there is something to execute.
@@ -120,8 +142,12 @@ impl Hart {
             engine.fence_i(&mut self.mmu);
         }
         let state = self.system.next_state(self.id);
-        if let RunState::Start(entry) = state {
-            self.start(entry);
+        match state {
+            RunState::Start(entry) => self.start(entry),
+            RunState::Running | RunState::Suspended => self.sample(),
+            RunState::Stopped => {
+                self.shared.take_samples();
+            }
         }
         if self.system.control.calls(self.id) && self.attend(engine) {
             return false;

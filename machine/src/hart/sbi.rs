@@ -37,7 +37,9 @@ impl Hart {
     /// Answers the call in `a0` to `a7`; `pc` is already past the `ecall`.
     pub(super) fn sbi_call(&mut self) {
         let registers = std::array::from_fn(|i| self.state.x[10 + i]);
-        match firmware::sbi::ecall(self, registers) {
+        let outcome = firmware::sbi::ecall(self, registers);
+        self.trace_sbi(&registers, &outcome);
+        match outcome {
             Outcome::Return { error, value } => {
                 self.state.x[10] = error as u64;
                 self.state.x[11] = value;

@@ -34,6 +34,8 @@ pub struct HartShared {
     mailbox: Mutex<Vec<Message>>,
     posted: AtomicU64,
     done: AtomicU64,
+    /// Samples that the profiler wants.
+    samples: AtomicU32,
 }
 
 impl Default for HartShared {
@@ -53,6 +55,7 @@ impl HartShared {
             mailbox: Mutex::new(Vec::new()),
             posted: AtomicU64::new(0),
             done: AtomicU64::new(0),
+            samples: AtomicU32::new(0),
         }
     }
 
@@ -126,10 +129,22 @@ impl HartShared {
         self.parked.load(Ordering::SeqCst) || self.done.load(Ordering::SeqCst) >= ticket
     }
 
+    /// Asks for a sample with this weight, of what the hart does now. A sleeping hart is not woken for it.
+    pub fn ask_sample(&self, weight: u32) {
+        self.samples.fetch_add(weight, Ordering::Relaxed);
+        self.poll.store(1, Ordering::SeqCst);
+    }
+
+    /// The weight of the sample that is wanted; 0 if none is.
+    pub fn take_samples(&self) -> u32 {
+        self.samples.swap(0, Ordering::Relaxed)
+    }
+
     /// Back to the state after power-on. Only while no thread runs the hart.
     pub fn reset(&self) {
         self.mip.store(0, Ordering::SeqCst);
         self.poll.store(0, Ordering::SeqCst);
+        self.take_samples();
         self.drain(|_| {});
     }
 

@@ -1,11 +1,12 @@
 //! Entering and leaving traps, and choosing interrupts (Privileged 3.1.6 to 3.1.9, 3.3.2, 4.1.3).
 
+use frontend::ir::Op;
 use softmmu::{Privilege, Reservation, Trap, cause};
 
 use super::Hart;
 use super::csr::{irq, mstatus};
 
-const INTERRUPT: u64 = 1 << 63;
+pub(super) const INTERRUPT: u64 = 1 << 63;
 
 /// Interrupts in the order of their priority within one privilege level (Privileged 3.1.9).
 const PRIORITY: [u32; 6] = [11, 3, 7, 9, 1, 5];
@@ -43,12 +44,7 @@ impl Hart {
     }
 
     fn enter_trap(&mut self, cause: u64, tval: u64, to_supervisor: bool) {
-        if let Some(log) = &self.system.trap_log {
-            let (pc, from) = (self.state.pc, self.privilege());
-            let to = if to_supervisor { Privilege::Supervisor } else { Privilege::Machine };
-            let name = cause_name(cause);
-            log.write(format_args!("{name} ({cause:#x}), tval {tval:#x}, pc {pc:#x}, {from:?} to {to:?}"));
-        }
+        self.trace_trap(cause, tval, if to_supervisor { Privilege::Supervisor } else { Privilege::Machine });
         let status = &mut self.state.mstatus;
         let from = self.state.privilege as u64;
         let vector = if to_supervisor {
@@ -77,12 +73,13 @@ impl Hart {
     }
 
     /// `mret`
-    pub(super) fn return_from_machine(&mut self, bits: u64) -> Result<(), Trap> {
+    pub(super) fn return_from_machine(&mut self, op: &Op) -> Result<(), Trap> {
         if self.state.privilege != Privilege::Machine {
-            return Err(Trap { cause: cause::ILLEGAL_INSTRUCTION, tval: bits });
+            return Err(Trap { cause: cause::ILLEGAL_INSTRUCTION, tval: op.imm as u64 });
         }
+        let to = privilege_of(self.state.mstatus >> mstatus::MPP_SHIFT & 3);
+        self.trace_return("mret", op.at, to, self.csr.mepc);
         let status = &mut self.state.mstatus;
-        let to = privilege_of(*status >> mstatus::MPP_SHIFT & 3);
         let mpie = *status >> 7 & 1;
         *status &= !(mstatus::MIE | mstatus::MPP);
         *status |= mpie << 3 | mstatus::MPIE;
@@ -94,17 +91,19 @@ impl Hart {
     }
 
     /// `sret`
-    pub(super) fn return_from_supervisor(&mut self, bits: u64) -> Result<(), Trap> {
-        let status = &mut self.state.mstatus;
+    pub(super) fn return_from_supervisor(&mut self, op: &Op) -> Result<(), Trap> {
+        let status = self.state.mstatus;
         let closed = match self.state.privilege {
             Privilege::User => true,
-            Privilege::Supervisor => *status & mstatus::TSR != 0,
+            Privilege::Supervisor => status & mstatus::TSR != 0,
             Privilege::Machine => false,
         };
         if closed {
-            return Err(Trap { cause: cause::ILLEGAL_INSTRUCTION, tval: bits });
+            return Err(Trap { cause: cause::ILLEGAL_INSTRUCTION, tval: op.imm as u64 });
         }
-        let to = privilege_of(*status >> 8 & 1);
+        let to = privilege_of(status >> 8 & 1);
+        self.trace_return("sret", op.at, to, self.state.sepc);
+        let status = &mut self.state.mstatus;
         let spie = *status >> 5 & 1;
         *status &= !(mstatus::SIE | mstatus::SPP | mstatus::MPRV);
         *status |= spie << 1 | mstatus::SPIE;
@@ -145,32 +144,5 @@ fn privilege_of(bits: u64) -> Privilege {
         0 => Privilege::User,
         1 => Privilege::Supervisor,
         _ => Privilege::Machine,
-    }
-}
-
-/// For the log.
-fn cause_name(cause: u64) -> &'static str {
-    match cause {
-        cause::INSTRUCTION_MISALIGNED => "instruction misaligned",
-        cause::INSTRUCTION_ACCESS_FAULT => "instruction access fault",
-        cause::ILLEGAL_INSTRUCTION => "illegal instruction",
-        cause::BREAKPOINT => "breakpoint",
-        cause::LOAD_MISALIGNED => "load misaligned",
-        cause::LOAD_ACCESS_FAULT => "load access fault",
-        cause::STORE_MISALIGNED => "store misaligned",
-        cause::STORE_ACCESS_FAULT => "store access fault",
-        cause::ECALL_U => "ecall from U",
-        cause::ECALL_S => "ecall from S",
-        cause::ECALL_M => "ecall from M",
-        cause::INSTRUCTION_PAGE_FAULT => "instruction page fault",
-        cause::LOAD_PAGE_FAULT => "load page fault",
-        cause::STORE_PAGE_FAULT => "store page fault",
-        _ if cause & INTERRUPT == 0 => "exception",
-        _ => match cause & !INTERRUPT {
-            1 | 3 => "software interrupt",
-            5 | 7 => "timer interrupt",
-            9 | 11 => "external interrupt",
-            _ => "interrupt",
-        },
     }
 }

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 
 use devicetree::Node;
+use jit::inspect::Inspect;
+use jit::inspect::trace::Category;
 use parking_lot::Mutex;
 use softmmu::AccessFault;
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -152,10 +154,22 @@ impl VirtioMmio {
         Self { version, slot: None }
     }
 
-    /// A transport for `device`, whose DMA goes to `memory` and whose interrupt is `irq`.
-    pub fn new(version: Version, device: Arc<dyn VirtioDevice>, memory: Ram, irq: IrqLine) -> Self {
+    /// A transport for `device`, whose DMA goes to `memory` and whose interrupt is `irq`. What it does
+    /// is traced if that is wanted.
+    pub fn new(
+        version: Version,
+        device: Arc<dyn VirtioDevice>,
+        memory: Ram,
+        irq: IrqLine,
+        inspect: &Inspect,
+    ) -> Self {
         let interrupt = Arc::new(Interrupt::new(irq));
-        let worker = Worker::new(Arc::clone(&device), memory.clone(), Arc::clone(&interrupt));
+        let worker = Worker::new(
+            Arc::clone(&device),
+            memory.clone(),
+            Arc::clone(&interrupt),
+            inspect.trace(&[Category::Virtio]),
+        );
         let state = Mutex::new(State::new(device.queue_sizes()));
         Self { version, slot: Some(Slot { device, worker, interrupt, memory, state }) }
     }

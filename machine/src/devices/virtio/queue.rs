@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
+use jit::inspect::trace::{Category, Trace, Value};
 use softmmu::Ram;
 use virtio_bindings::bindings::virtio_ring::{
     VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE,
@@ -219,9 +220,36 @@ pub(super) struct Ring {
     notify: bool,
     /// How far the device came with the chain it put back.
     progress: u32,
+    /// For the chains that pass through the queue.
+    trace: Option<QueueTrace>,
+}
+
+/// Where the chains that pass through a queue are traced.
+pub(super) struct QueueTrace {
+    pub(super) trace: Arc<Trace>,
+    /// Of device and queue.
+    pub(super) name: String,
+}
+
+impl QueueTrace {
+    #[cold]
+    fn event(&self, what: &str, fields: &[(&str, Value<'_>)]) {
+        self.trace.event(Category::Virtio, None, &format_args!("{}: {what}", self.name), fields);
+    }
+}
+
+impl std::fmt::Debug for QueueTrace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
 }
 
 impl Ring {
+    /// Has the chains that pass through the queue traced.
+    pub(super) fn traced(self, trace: Option<QueueTrace>) -> Self {
+        Self { trace, ..self }
+    }
+
     /// Takes a queue into use.
     pub(super) fn new(
         layout: QueueLayout,
@@ -246,7 +274,7 @@ impl Ring {
         }
         queue.set_event_idx(event_idx);
         queue.set_ready(true);
-        Ok(Self { queue, notify: true, progress: 0 })
+        Ok(Self { queue, notify: true, progress: 0, trace: None })
     }
 
     /// Takes the next chain's head, or asks the driver to notify when there is none.
@@ -340,7 +368,18 @@ impl Ring {
 
     /// Returns chains to the driver, each a head and the bytes written to it, with an interrupt if it wants one.
     pub(super) fn finish(&mut self, shared: &Shared, used: &[(u16, u32)]) -> Result<(), RingError> {
-        if self.push(&shared.memory, used)? {
+        let interrupt = self.push(&shared.memory, used)?;
+        if let Some(trace) = &self.trace {
+            for &(head, written) in used {
+                let fields = [
+                    ("head", Value::Number(head.into())),
+                    ("written", Value::Number(written.into())),
+                    ("interrupt", Value::Text(&interrupt)),
+                ];
+                trace.event("returned", &fields);
+            }
+        }
+        if interrupt {
             shared.interrupt.used_buffer();
         }
         Ok(())
@@ -430,6 +469,14 @@ impl<'a> ActiveQueue<'a> {
             Some(head) => {
                 self.ring.walk(self.memory(), head, chain)?;
                 chain.progress = std::mem::take(&mut self.ring.progress);
+                if let Some(trace) = &self.ring.trace {
+                    let fields = [
+                        ("head", Value::Number(head.into())),
+                        ("readable", Value::Number(chain.readable_len.into())),
+                        ("writable", Value::Number(chain.writable_len.into())),
+                    ];
+                    trace.event("taken", &fields);
+                }
                 Ok(true)
             }
             None => Ok(false),
@@ -449,6 +496,9 @@ impl<'a> ActiveQueue<'a> {
 
     /// Puts the chain of the last `pop` back for when the device has something for it: it is the next to be popped.
     pub fn unpop(&mut self) {
+        if let Some(trace) = &self.ring.trace {
+            trace.event("put back", &[]);
+        }
         self.ring.queue.go_to_previous_position();
     }
 

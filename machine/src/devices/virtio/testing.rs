@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use jit::inspect::Inspect;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::mmio::{Version, VirtioMmio};
@@ -56,7 +57,7 @@ impl Driver {
     pub(super) fn with_ram(version: Version, device: Arc<dyn VirtioDevice>, ram: Ram) -> Self {
         let wire = Arc::new(Wire::default());
         let irq = IrqLine::new(wire.clone(), 8);
-        let mmio = VirtioMmio::new(version, device, ram.clone(), irq);
+        let mmio = VirtioMmio::new(version, device, ram.clone(), irq, &Inspect::default());
         Self { mmio, ram, wire, legacy: version == Version::Legacy, avail: [0; 2], used: [0; 2] }
     }
 

@@ -12,9 +12,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle, Thread};
 
+use jit::inspect::trace::Trace;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::queue::{ActiveQueue, Chain, Ring, Site};
+use super::queue::{ActiveQueue, Chain, QueueTrace, Ring, Site};
 use super::{Interrupt, Ram, VirtioDevice};
 
 /// All queues, as bits.
@@ -204,10 +205,16 @@ pub(super) struct Worker {
     device: Arc<dyn VirtioDevice>,
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    trace: Option<Arc<Trace>>,
 }
 
 impl Worker {
-    pub(super) fn new(device: Arc<dyn VirtioDevice>, memory: Ram, interrupt: Arc<Interrupt>) -> Self {
+    pub(super) fn new(
+        device: Arc<dyn VirtioDevice>,
+        memory: Ram,
+        interrupt: Arc<Interrupt>,
+        trace: Option<Arc<Trace>>,
+    ) -> Self {
         let queues = device.queue_sizes().len();
         let mut rings = Vec::new();
         rings.resize_with(queues, Mutex::default);
@@ -226,7 +233,7 @@ impl Worker {
             sleeper: device.sleeper(),
         });
         device.connect(Waker { shared: Arc::clone(&shared) });
-        Self { device, shared, threads: Mutex::default() }
+        Self { device, shared, threads: Mutex::default(), trace }
     }
 
     /// Whether queue `index` is in use.
@@ -246,7 +253,9 @@ impl Worker {
             self.shared.fail();
             return;
         }
-        *self.shared.take(index) = Some(ring);
+        let name = || format!("{} queue {index}", self.device.name());
+        let trace = self.trace.clone().map(|trace| QueueTrace { trace, name: name() });
+        *self.shared.take(index) = Some(ring.traced(trace));
         self.shared.live.fetch_or(1 << index, Ordering::SeqCst);
         self.shared.wake(1 << index);
     }

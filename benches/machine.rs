@@ -1,0 +1,180 @@
+//! What guest code costs, on each engine: the parts one by one, and whole programs. See README.md.
+
+mod program;
+mod ratios;
+
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, SamplingMode, Throughput};
+use firmware::elf::symbol;
+use jit::EngineKind;
+use machine::console::Sink;
+use machine::{Config, Firmware, GuestMemory, Machine, Running};
+use ratios::Ratios;
+
+const ENGINES: [(&str, EngineKind); 2] = [("interp", EngineKind::Interp), ("jit", EngineKind::Jit)];
+
+/// What is measured: a benchmark of `programs/`, under which group, and how many of what is counted there are in a round. 0: the
+/// guest says how many instructions it took.
+struct Part {
+    group: &'static str,
+    name: &'static str,
+    times: u64,
+}
+
+const fn part(group: &'static str, name: &'static str, times: u64) -> Part {
+    Part { group, name, times }
+}
+
+#[rustfmt::skip]
+const PARTS: &[Part] = &[
+    // Instructions; the loop adds two to sixteen.
+    part("generated code", "alu", 18), part("generated code", "immediate", 18), part("generated code", "bits", 18),
+    part("generated code", "multiply", 18), part("generated code", "divide", 18), part("generated code", "load", 18),
+    part("generated code", "store", 18), part("generated code", "branch", 26), part("generated code", "float", 18),
+    part("generated code", "float-divide", 18), part("generated code", "float-convert", 18),
+    part("generated code", "amo", 18), part("generated code", "lr-sc", 18), part("generated code", "csr", 18),
+    part("generated code", "fence", 18),
+    // Loads.
+    part("memory", "tlb-hit", 2048), part("memory", "tlb-miss", 2048), part("memory", "tlb-fill", 64),
+    // Calls, of two indirect jumps each; blocks.
+    part("control", "jump-hit", 16), part("control", "jump-miss", 16), part("control", "linked-loop", 16),
+    // One of them.
+    part("system", "mmio-read", 16), part("system", "virtio", 1), part("system", "trap-sret", 16),
+    part("system", "context-switch", 32),
+    // Instructions.
+    part("programs", "sieve", 0), part("programs", "sort", 0), part("programs", "matrix", 0), part("programs", "hash", 0),
+    part("programs", "interpreter", 0),
+];
+
+/// Pairs whose times are compared: what is slow, what is fast.
+const PAIRS: &[(&str, &str)] =
+    &[("tlb-miss", "tlb-hit"), ("tlb-fill", "tlb-hit"), ("jump-miss", "jump-hit"), ("trap-sret", "jump-hit")];
+
+/// Offsets in the guest's mailbox (`programs/guest.rs`).
+mod mailbox {
+    pub(crate) const REQUEST: u64 = 0;
+    pub(crate) const COMMAND: u64 = 8;
+    pub(crate) const ROUNDS: u64 = 16;
+    pub(crate) const ANSWER: u64 = 24;
+    pub(crate) const INSTRUCTIONS: u64 = 32;
+}
+
+/// A guest that waits for requests in its mailbox.
+struct Guest<'a> {
+    running: Running<'a>,
+    memory: GuestMemory,
+    mailbox: u64,
+    requests: u64,
+    names: Vec<String>,
+}
+
+impl<'a> Guest<'a> {
+    fn start(machine: &'a Machine, elf: &[u8]) -> Self {
+        let find = |name| symbol(elf, name).expect("the guest has this symbol");
+        let running = machine.start().expect("the machine starts");
+        let memory = machine.memory().clone();
+        let mut names = [0; 4096];
+        memory.read(find("NAMES"), &mut names).expect("RAM");
+        let end = names.iter().position(|&byte| byte == 0).expect("an end");
+        let names =
+            String::from_utf8(names[..end].to_vec()).expect("text").lines().map(str::to_string).collect();
+        Self { running, memory, mailbox: find("MAILBOX"), requests: 0, names }
+    }
+
+    fn get(&self, offset: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.memory.read(self.mailbox + offset, &mut bytes).expect("RAM");
+        u64::from_le_bytes(bytes)
+    }
+
+    fn set(&self, offset: u64, value: u64) {
+        self.memory.write(self.mailbox + offset, &value.to_le_bytes()).expect("RAM");
+    }
+
+    /// Has the guest carry out rounds of a benchmark; how long that took, and how many instructions.
+    fn run(&mut self, name: &str, rounds: u64) -> (Duration, u64) {
+        const LIMIT: Duration = Duration::from_secs(120);
+        let command =
+            self.names.iter().position(|known| known == name).expect("the guest has this benchmark");
+        self.set(mailbox::COMMAND, command as u64);
+        self.set(mailbox::ROUNDS, rounds);
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        self.requests += 1;
+        let start = Instant::now();
+        self.set(mailbox::REQUEST, self.requests);
+        while self.get(mailbox::ANSWER) != self.requests {
+            assert!(
+                start.elapsed() < LIMIT && self.running.power().wait_for(Duration::ZERO).is_none(),
+                "{name}"
+            );
+            std::thread::sleep(Duration::from_micros(20));
+        }
+        (start.elapsed(), self.get(mailbox::INSTRUCTIONS))
+    }
+}
+
+fn machine(kind: EngineKind, elf: &std::path::Path) -> Machine {
+    let config = Config {
+        memory: 64 << 20,
+        cpu: "max".parse().expect("a CPU model"),
+        firmware: Firmware::None,
+        kernel: Some(elf.into()),
+        engine: kind,
+        ..Config::default()
+    };
+    Machine::build(config, Sink::null()).expect("the machine can be built")
+}
+
+fn main() {
+    let path = program::build();
+    let elf = std::fs::read(&path).expect("the guest has just been built");
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(800))
+        .sample_size(15)
+        .configure_from_args();
+    let mut ratios = Ratios::default();
+    let machines = ENGINES.map(|(_, kind)| machine(kind, &path));
+    for part in PARTS {
+        let mut group = criterion.benchmark_group(format!("{}/{}", part.group, part.name));
+        group.sampling_mode(SamplingMode::Flat);
+        for ((engine, _), machine) in ENGINES.iter().zip(&machines) {
+            let count = match part.times {
+                0 => Guest::start(machine, &elf).run(part.name, 1).1,
+                times => times,
+            };
+            group.throughput(Throughput::Elements(count));
+            // Only what the filter has chosen is run.
+            let mut guest: Option<(Guest<'_>, u64)> = None;
+            group.bench_function(*engine, |bencher| {
+                bencher.iter_custom(|iterations| {
+                    let (guest, batch) = guest.get_or_insert_with(|| {
+                        let mut guest = Guest::start(machine, &elf);
+                        let batch = batch(&mut guest, part.name);
+                        (guest, batch)
+                    });
+                    let time = guest.run(part.name, iterations * *batch).0 / *batch as u32;
+                    let each = time.as_secs_f64() / (iterations * count) as f64;
+                    ratios.note(part.group, part.name, engine, each);
+                    time
+                });
+            });
+        }
+        group.finish();
+    }
+    criterion.final_summary();
+    ratios.print(PAIRS);
+}
+
+/// How many rounds take some milliseconds, so that the way to the guest and back does not count.
+fn batch(guest: &mut Guest<'_>, name: &str) -> u64 {
+    const ENOUGH: Duration = Duration::from_millis(4);
+    let mut rounds = 1;
+    // The first rounds are translated.
+    guest.run(name, 8);
+    while guest.run(name, rounds).0 < ENOUGH {
+        rounds *= 2;
+    }
+    rounds
+}
