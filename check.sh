@@ -54,7 +54,7 @@ if [ "$(uname -m)" != aarch64 ]; then
         HARTVM_LOCKSTEP_SECONDS=30 cargo test "${aarch64[@]}" --test lockstep -- --test-threads 1
         # Without the Large System Extensions, atomic operations are loops.
         CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$emulator -cpu cortex-a53" HARTVM_LITMUS_ROUNDS=20000 \
-            cargo test "${aarch64[@]}" --test litmus --test vectors rv64a zacas zabha atomic passing buffering
+            cargo test "${aarch64[@]}" --test litmus --test vectors -- rv64a zacas zabha atomic passing buffering
         printf '#!/bin/sh\nexec %s %s "$@"\n' "$emulator" \
             "$(realpath "$target/aarch64-unknown-linux-gnu/release/hartvm")" > "$target/hartvm-aarch64"
         chmod +x "$target/hartvm-aarch64"
