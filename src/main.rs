@@ -2,6 +2,7 @@
 
 mod cli;
 mod commas;
+mod config;
 mod disasm;
 mod disk_image;
 mod images;
