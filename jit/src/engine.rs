@@ -107,7 +107,7 @@ impl Engine {
     pub fn step<H: Hart>(&mut self, hart: &mut H) -> Result<(), Trap> {
         match self {
             Engine::Interp(interp) => interp.step(hart),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Engine::Native(native) => native.step(hart),
         }
     }
@@ -117,7 +117,7 @@ impl Engine {
         mmu.exec_clear_all();
         match self {
             Engine::Interp(interp) => interp.set_breakpoints(points),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Engine::Native(native) => native.set_breakpoints(points),
         }
     }
@@ -126,7 +126,7 @@ impl Engine {
     pub fn has_breakpoint(&self, pc: u64) -> bool {
         match self {
             Engine::Interp(interp) => interp.breakpoints().contains(pc),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Engine::Native(native) => native.breakpoints().contains(pc),
         }
     }
