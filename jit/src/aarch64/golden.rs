@@ -12,6 +12,8 @@ use crate::codegen::golden::{self, Host, PAGE, Registers, state_name};
 
 /// Bytes that every block begins with: the entry, and the count of instructions.
 const BEGIN: usize = 12;
+/// The file with atomic operations as loops of exclusive accesses.
+pub(crate) const EXCLUSIVE: &str = "exclusive";
 /// What ends a block here.
 const MARK: [&str; 2] = ["mov x16, #0x1", "str x16, [state.x27]"];
 
@@ -95,14 +97,19 @@ fn name_field(line: &str) -> String {
 
 /// The backend for a host with all [`Features`], for tests that list what it makes.
 pub(crate) fn host() -> impl Host {
+    host_with(Features { lse: true, pmull: true })
+}
+
+fn host_with(features: Features) -> Aarch64 {
     let (_, thunks) = shared_code();
     let names = thunks.parts().into_iter().collect();
-    Aarch64 { translator: Translator::with_features(thunks, Features { lse: true, pmull: true }), names }
+    Aarch64 { translator: Translator::with_features(thunks, features), names }
 }
 
 #[test]
 fn generated_code_is_as_reviewed() {
     golden::check(&mut host());
+    golden::check_atomic(&mut host_with(Features { lse: false, pmull: false }), EXCLUSIVE);
 }
 
 #[test]

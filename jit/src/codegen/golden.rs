@@ -409,21 +409,29 @@ fn path<H: Host>(name: &str) -> PathBuf {
 
 /// Compares the code of a backend with its files, or writes them.
 pub(crate) fn check<H: Host>(host: &mut H) {
-    let bless = std::env::var_os("HARTVM_BLESS").is_some();
     for topic in topics(&H::REGISTERS) {
-        let (path, now) = (path::<H>(topic.name), text(host, &topic));
-        if bless {
-            std::fs::write(&path, now).expect("the source directory can be written");
-            continue;
-        }
-        let reviewed =
-            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let difference = (1..).zip(reviewed.lines().zip(now.lines())).find(|(_, (old, new))| old != new);
-        if let Some((line, (old, new))) = difference {
-            panic!("{}:{line}: `{old}` is `{new}` now; HARTVM_BLESS=1 accepts it for review", path.display());
-        }
-        assert_eq!(reviewed.len(), now.len(), "{}: HARTVM_BLESS=1 accepts it for review", path.display());
+        check_file::<H>(topic.name, &text(host, &topic));
     }
+}
+
+/// The same for the atomic operations of a host that lacks instructions for them.
+pub(crate) fn check_atomic<H: Host>(host: &mut H, file: &str) {
+    let topic = Topic { name: "atomic", blocks: atomic(&H::REGISTERS) };
+    check_file::<H>(file, &text(host, &topic));
+}
+
+fn check_file<H: Host>(file: &str, now: &str) {
+    let path = path::<H>(file);
+    if std::env::var_os("HARTVM_BLESS").is_some() {
+        return std::fs::write(&path, now).expect("the source directory can be written");
+    }
+    let reviewed =
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let difference = (1..).zip(reviewed.lines().zip(now.lines())).find(|(_, (old, new))| old != new);
+    if let Some((line, (old, new))) = difference {
+        panic!("{}:{line}: `{old}` is `{new}` now; HARTVM_BLESS=1 accepts it for review", path.display());
+    }
+    assert_eq!(reviewed.len(), now.len(), "{}: HARTVM_BLESS=1 accepts it for review", path.display());
 }
 
 /// Checks that the files of a backend show every operation and every helper.
