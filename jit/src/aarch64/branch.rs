@@ -199,7 +199,7 @@ impl Translator {
     /// Leaves before the instruction at page offset `at`, if the poll word is set.
     fn poll_before(&mut self, at: u16) {
         let polled = self.poll();
-        let left = self.not_retired(at);
+        let left = self.sites.not_retired(at);
         self.cold(move |t| {
             t.asm.bind(polled);
             t.asm.add_imm(Width::Q, INSTRET, INSTRET, -i64::from(left));

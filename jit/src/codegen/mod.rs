@@ -14,6 +14,8 @@ pub(crate) mod listing;
 mod parity;
 pub(crate) mod runs;
 
+use frontend::ir::Op;
+
 /// A direct jump that can be linked to another block of the same page.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Link {
@@ -47,10 +49,42 @@ pub(crate) mod status {
     pub(crate) const TRAP: u64 = 2;
 }
 
-/// Where the shared code is: offsets in the arena. Each backend's `entry` says what is in which register.
-///
-/// A *site* says where in its block something can go wrong: bits 15 to 0 are the instruction's offset in its page, the bits above
-/// how many instructions of the block have not retired before it, which is what the block has counted too many.
+/// The sites of a block. A *site* says where in its block something can go wrong: bits 15 to 0 are the instruction's offset in its
+/// page, the bits above how many instructions of the block have not retired before it, which is what the block has counted too
+/// many.
+#[derive(Default)]
+pub(crate) struct Sites {
+    /// Page offsets of the block's instructions.
+    insns: Vec<u16>,
+}
+
+impl Sites {
+    pub(crate) fn set(&mut self, insns: &[u16]) {
+        self.insns.clear();
+        self.insns.extend_from_slice(insns);
+    }
+
+    /// The site of the instruction at page offset `at`.
+    pub(crate) fn site(&self, at: u16) -> u32 {
+        u32::from(at) | self.not_retired(at) << 16
+    }
+
+    /// How many instructions of the block have not retired before the one at page offset `at`.
+    pub(crate) fn not_retired(&self, at: u16) -> u32 {
+        (self.insns.len() - self.insns.partition_point(|&insn| insn < at)) as u32
+    }
+}
+
+/// An operation as generated code passes it to Rust: the layout of [`Op`], which is `repr(C)`.
+pub(crate) fn op_bytes(op: &Op) -> [u8; size_of::<Op>()] {
+    let Op { code, rd, a, b, c, aux, at, imm } = *op;
+    let [at0, at1] = at.to_ne_bytes();
+    let mut bytes = [code as u8, rd.0, a.0, b.0, c.0, aux, at0, at1, 0, 0, 0, 0, 0, 0, 0, 0];
+    bytes[8..].copy_from_slice(&imm.to_ne_bytes());
+    bytes
+}
+
+/// Where the shared code is: offsets in the arena. Each backend's `entry` says what is in which register, and [`Sites`] what a site is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Thunks {
     /// `extern "C" fn(code, state + BIAS, pc) -> exit`

@@ -156,7 +156,7 @@ impl Translator {
     /// Leaves before the instruction at page offset `at`, if the poll word is set.
     fn poll_before(&mut self, at: u16) {
         let polled = self.poll();
-        let left = self.not_retired(at);
+        let left = self.sites.not_retired(at);
         self.cold(move |t| {
             t.asm.bind(polled);
             t.asm.rm_imm(Width::Q, 5, Loc::Slot(field!(instret)), left as i32);

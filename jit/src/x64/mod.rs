@@ -32,7 +32,7 @@ use regs::{Loc, Pins, RAX, RCX, field};
 
 use crate::cache::Arena;
 use crate::codegen::exchange::{Exchange, live_throughout};
-use crate::codegen::{Link, Thunks, demand, float, runs};
+use crate::codegen::{Link, Sites, Thunks, demand, float, op_bytes, runs};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use {listing::disassemble, regs::BIAS};
@@ -80,8 +80,7 @@ pub(crate) struct Translator {
     /// Bytes of the code that is not cold.
     usual: u32,
     links: Vec<Link>,
-    /// Page offsets of the block's instructions.
-    insns: Vec<u16>,
+    sites: Sites,
     /// A bit for each floating-point register that is known to hold a boxed single here.
     boxed: u32,
     /// The block's operations, with marks.
@@ -124,7 +123,7 @@ impl Translator {
             instructions: 0,
             usual: 0,
             links: Vec::new(),
-            insns: Vec::new(),
+            sites: Sites::default(),
             boxed: 0,
             ops: Vec::new(),
             pins: Pins::USUAL,
@@ -148,8 +147,7 @@ impl Translator {
     pub(crate) fn translate(&mut self, block: &Block, page: u32) {
         self.asm.clear();
         self.links.clear();
-        self.insns.clear();
-        self.insns.extend_from_slice(&block.insns);
+        self.sites.set(&block.insns);
         (self.start, self.end) = (block.start, block.end);
         self.page = page;
         self.boxed = 0;
@@ -193,11 +191,7 @@ impl Translator {
         let mut data = std::mem::take(&mut self.data);
         for (label, op) in data.drain(..) {
             self.asm.bind(label);
-            // The layout of `Op`, which is repr(C).
-            let Op { code, rd, a, b, c, aux, at, imm } = op;
-            self.asm.extend([code as u8, rd.0, a.0, b.0, c.0, aux]);
-            self.asm.push_u16(at);
-            self.asm.push_i64(imm);
+            self.asm.extend(op_bytes(&op));
         }
         self.data = data;
         self.asm.resolve();
@@ -264,14 +258,9 @@ impl Translator {
         });
     }
 
-    /// See [`entry`]: where an operation of the instruction at page offset `at` can go wrong.
+    /// Where an operation of the instruction at page offset `at` can go wrong.
     fn site(&self, at: u16) -> u32 {
-        u32::from(at) | self.not_retired(at) << 16
-    }
-
-    /// How many instructions of the block have not retired before the one at page offset `at`.
-    fn not_retired(&self, at: u16) -> u32 {
-        (self.insns.len() - self.insns.partition_point(|&insn| insn < at)) as u32
+        self.sites.site(at)
     }
 
     /// `rax = &op`, `ecx = site`
