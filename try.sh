@@ -11,4 +11,4 @@ cargo build --release --quiet
 need_installer
 say "booting Debian's installer; Ctrl-A X quits"
 exec "${CARGO_TARGET_DIR:-target}/release/hartvm" run --kernel "$installer/linux" --initrd "$installer/initrd.gz" \
-    --append "console=ttyS0 DEBIAN_FRONTEND=text" "$@"
+    --append "$installer_options" "$@"
