@@ -93,9 +93,8 @@ need_unpacked() {
 # Debian's installer for riscv64: $installer/linux and $installer/initrd.gz, to be started with $installer_options.
 need_installer() {
     # It starts on every console at once, here also on tty1, and one of the two can find /var/lib/dpkg/status gone while the other
-    # replaces it. It starts on one only when the word "url" makes it expect to be preseeded (its /sbin/reopen-console); after a
-    # dot it is the name of a kernel module's parameter, and means nothing else.
-    installer_options='console=ttyS0 DEBIAN_FRONTEND=text one-console.url'
+    # replaces it. The word "auto" has it start on one only (its /sbin/reopen-console); it means nothing more where it is false.
+    installer_options='console=ttyS0 DEBIAN_FRONTEND=text auto=false'
     need_guest guests/installer trixie debian-installer-13-netboot-riscv64
     installer=guests/installer/root/usr/lib/debian-installer/images/13/riscv64/text/debian-installer/riscv64
     [ -s "$installer/linux" ] && [ -s "$installer/initrd.gz" ] || die "the installer package has no kernel in $installer"
