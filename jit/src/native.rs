@@ -92,12 +92,6 @@ impl Native {
         }
     }
 
-    /// Orders instruction fetches after all earlier stores that this hart can see (`fence.i`). Generated code is killed by the
-    /// stores themselves.
-    pub fn fence_i(&mut self) {
-        self.interp.make_stale();
-    }
-
     /// Replaces the breakpoints. The executable-code cache must have been emptied.
     pub(crate) fn set_breakpoints(&mut self, points: &Arc<Breakpoints>) {
         self.breakpoints = Arc::clone(points);

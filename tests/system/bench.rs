@@ -158,9 +158,14 @@ impl Bench {
 
     /// Runs from `pc` on in `mode` until a trap is taken.
     pub(crate) fn run_at(&mut self, mode: Privilege, pc: u64) -> Taken {
+        self.engine.fence_i(self.hart.mmu());
+        self.run_unfenced_at(mode, pc)
+    }
+
+    /// The same, without a `fence.i` after what was written to code.
+    pub(crate) fn run_unfenced_at(&mut self, mode: Privilege, pc: u64) -> Taken {
         self.hart.set_privilege(mode);
         self.hart.state().pc = pc;
-        self.engine.fence_i(self.hart.mmu());
         let in_vector = |pc: u64| [M_VECTOR, S_VECTOR].iter().any(|&at| (at..at + VECTOR_SIZE).contains(&pc));
         self.hart.run_until(&mut self.engine, |hart| in_vector(hart.state().pc));
         let to = self.hart.privilege();

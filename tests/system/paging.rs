@@ -1,6 +1,6 @@
 //! Page-based translation as programs see it (12.1.1, 12.1.11, 12.3, Svade, Svadu). The walk itself has its tests in `softmmu`.
 
-use frontend::Opcode::{AmoaddW, Jalr, Ld, Lw, Sd, SfenceVma, Sw};
+use frontend::Opcode::{self, Addi, AmoaddW, Jalr, Ld, Lw, Sd, SfenceVma, Sw};
 use frontend::csr_name::number as csr;
 
 use crate::bench::*;
@@ -104,6 +104,24 @@ fn pages_allow_what_their_bits_say() {
                 }
             }
         }
+    }
+}
+
+/// A kernel executes `fence.i` for the new contents of a page once, on the harts that run the process that mapped it. Another hart
+/// that comes to run them later, in another address space, must not run what it knows of the page's frame from before.
+#[test]
+fn new_contents_of_a_page_are_executed_in_a_new_address_space() {
+    const NEXT_ASID: u64 = 1 << 44;
+    let mut bench = bench("rv64", S);
+    let page = map(&mut bench, 0, V | X | A);
+    let mut satp = SV39 | ROOT >> 12;
+    for value in 1..40 {
+        bench.write_code(DATA, &[asm::i(Addi, asm::A1, 0, value), asm::bare(Opcode::Ebreak)]);
+        satp += NEXT_ASID;
+        bench.set(csr::SATP, satp);
+        let taken = bench.run_unfenced_at(S, page);
+        assert_eq!((taken.cause, taken.epc), (cause::BREAKPOINT, page + 4));
+        assert_eq!(bench.x(asm::A1), value as u64);
     }
 }
 

@@ -487,7 +487,8 @@ impl CodeCache {
             self.remove(inner, key);
         }
         let Inner { harts, stats, .. } = inner;
-        if !old.is_empty() {
+        // Also when stores have killed all of it: harts may know the entries still, or be in the code.
+        if stats.arena_used > u64::from(region.start) {
             inner.retired = harts.ask(Request::ForgetCode);
             stats.retired += 1;
             if let Some(trace) = &self.trace {
@@ -628,6 +629,27 @@ mod tests {
         assert_eq!(cache.find(across(1), View::Plain, None), None);
         memory.write(START, &[0xff]).unwrap();
         assert_eq!(cache.find(across(2), View::Plain, None), None);
+    }
+
+    #[test]
+    fn a_region_that_stores_have_emptied_is_retired_like_others() {
+        let (memory, cache) = cache();
+        const CODE: [u8; 60_000] = [0x90; 60_000];
+        let region = SMALL_ARENA_SIZE as u32 / REGIONS;
+        assert_eq!(region / CODE.len() as u32, 2);
+        for block in 0..2 * (REGIONS + 3) {
+            let code = [Span { pa: RAM + u64::from(block) * 64, length: 16 }, Span::default()];
+            let publish = || {
+                cache.publish(cache.begin(code, View::Plain)?, 4, CODE.len(), CODE.len(), None, |_| {
+                    (&CODE, &[])
+                })
+            };
+            assert!(publish().is_some());
+            memory.write(code[0].pa, &[block as u8 + 1]).unwrap();
+            assert_eq!(cache.find(code, View::Plain, None), None);
+        }
+        // While the last region and the first three were filled for the second time, the next was retired each time.
+        assert_eq!(cache.stats().retired, 4);
     }
 
     /// Publishes a block of four instructions, without links.

@@ -1,7 +1,8 @@
 //! The interpreter's cache of decoded blocks, by physical address.
 //!
-//! A cached block stays valid until `fence.i`: until then the architecture lets a hart fetch old code. Afterwards a block
-//! is compared with memory before it is used again, so code that did not change is not decoded again.
+//! A block is compared with memory when it is found, so what has not changed is not decoded again. Until `fence.i` the architecture
+//! lets a hart fetch old code, but a kernel executes it once for a page of a file, on the harts that the page's process runs on then.
+//! The caches of hardware have forgotten what was in the page's frame before, so the others must not remember it here either.
 
 use std::sync::Arc;
 
@@ -16,8 +17,6 @@ struct Cached {
     block: Block,
     /// The halfwords it was decoded from.
     code: Box<[u16]>,
-    /// Value of [`Blocks::epoch`] when `code` was last known to be what memory holds.
-    epoch: u64,
 }
 
 pub(super) struct Blocks {
@@ -28,8 +27,6 @@ pub(super) struct Blocks {
     block_limit: usize,
     cached: Vec<Cached>,
     by_address: AddressMap<u32>,
-    /// Counts `fence.i`.
-    epoch: u64,
     /// A block that must not be found again: it depends on two pages, or on permissions finer than a page.
     single: Option<Block>,
     pub(super) breakpoints: Arc<Breakpoints>,
@@ -53,7 +50,6 @@ impl Blocks {
             block_limit,
             cached: Vec::new(),
             by_address: AddressMap::default(),
-            epoch: 0,
             single: None,
             breakpoints: Arc::default(),
             trace,
@@ -64,10 +60,6 @@ impl Blocks {
     #[inline]
     pub(super) fn get(&self, index: u64) -> &Block {
         &self.cached[index as usize].block
-    }
-
-    pub(super) fn make_stale(&mut self) {
-        self.epoch += 1;
     }
 
     pub(super) fn set_breakpoints(&mut self, points: &Arc<Breakpoints>) {
@@ -92,19 +84,13 @@ impl Blocks {
         let index = match self.by_address.get(&key) {
             Some(&index) => {
                 let cached = &mut self.cached[index as usize];
-                if cached.epoch != self.epoch {
-                    if same_code(mmu, fetch.pa, &cached.code) {
-                        cached.epoch = self.epoch;
-                    } else {
-                        let limit = self.block_limit;
-                        *cached = decode(&self.decoder, mmu, pc, fetch.pa, limit, self.epoch, points)?;
-                    }
+                if !same_code(mmu, fetch.pa, &cached.code) {
+                    *cached = decode(&self.decoder, mmu, pc, fetch.pa, self.block_limit, points)?;
                 }
                 index
             }
             None => {
-                let limit = self.block_limit;
-                let cached = decode(&self.decoder, mmu, pc, fetch.pa, limit, self.epoch, points)?;
+                let cached = decode(&self.decoder, mmu, pc, fetch.pa, self.block_limit, points)?;
                 if let Some((trace, hart)) = &self.trace {
                     let start = cached.block.start;
                     let read = |at: u16| cached.code.get(usize::from(at - start) / 2).copied();
@@ -151,22 +137,26 @@ fn decode(
     pc: u64,
     pa: u64,
     limit: usize,
-    epoch: u64,
     points: Option<&Breakpoints>,
 ) -> Result<Cached, Trap> {
-    let mut code = Vec::with_capacity(32);
-    let start = (pc & 0xfff) as u16;
-    let page_pa = pa & !0xfff;
-    let stop = |at| points.is_some_and(|points| points.cuts_at(at));
-    let mut block = Block::default();
-    block.recut(decoder, start, limit, stop, |at| {
-        let half = read(mmu, page_pa + u64::from(at), (pc & !0xfff).wrapping_add(u64::from(at)))?;
-        code.push(half);
-        Ok::<u16, Trap>(half)
-    })?;
-    // The cut may have looked at a first half that did not make it into the block.
-    code.truncate(usize::from((block.end - block.start) / 2));
-    Ok(Cached { block, code: code.into(), epoch })
+    let once = || {
+        let mut code = Vec::with_capacity(32);
+        let start = (pc & 0xfff) as u16;
+        let page_pa = pa & !0xfff;
+        let stop = |at| points.is_some_and(|points| points.cuts_at(at));
+        let mut block = Block::default();
+        block.recut(decoder, start, limit, stop, |at| {
+            let half = read(mmu, page_pa + u64::from(at), (pc & !0xfff).wrapping_add(u64::from(at)))?;
+            code.push(half);
+            Ok::<u16, Trap>(half)
+        })?;
+        // The cut may have looked at a first half that did not make it into the block.
+        code.truncate(usize::from((block.end - block.start) / 2));
+        Ok(Cached { block, code: code.into() })
+    };
+    let cached = once()?;
+    // Between the halves of an instruction another hart may have stored the whole of another.
+    if same_code(mmu, pa, &cached.code) { Ok(cached) } else { once() }
 }
 
 fn same_code(mmu: &Mmu, pa: u64, code: &[u16]) -> bool {

@@ -67,14 +67,7 @@ impl Interp {
 
     /// Orders instruction fetches after all earlier stores that this hart can see (`fence.i`).
     pub fn fence_i(&mut self, mmu: &mut Mmu) {
-        self.blocks.make_stale();
         mmu.exec_clear_all();
-    }
-
-    /// The same for an engine that uses the executable-code cache for something else.
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    pub(crate) fn make_stale(&mut self) {
-        self.blocks.make_stale();
     }
 
     /// Runs `hart` until it is polled or an instruction traps.
