@@ -634,7 +634,7 @@ mod tests {
     #[test]
     fn a_region_that_stores_have_emptied_is_retired_like_others() {
         let (memory, cache) = cache();
-        const CODE: [u8; 60_000] = [0x90; 60_000];
+        static CODE: [u8; 60_000] = [0x90; 60_000];
         let region = SMALL_ARENA_SIZE as u32 / REGIONS;
         assert_eq!(region / CODE.len() as u32, 2);
         for block in 0..2 * (REGIONS + 3) {
