@@ -7,7 +7,7 @@ use frontend::ir::{Code, Op, Reg};
 use super::Translator;
 use super::asm::{Cc, Logic, Width, op};
 use super::regs::{Loc, PAGE, X14, X15, X16, X17, XZR};
-use crate::codegen::demand::LOW_ONLY;
+use crate::codegen::demand::{DEAD, LOW_ONLY};
 
 /// Operations that keep x14 and x15.
 pub(super) fn is_simple(code: Code) -> bool {
@@ -313,6 +313,7 @@ impl Translator {
         use Width::{D, Q};
         let amount = o.imm as u8;
         match o.code {
+            _ if o.aux == DEAD => {}
             Code::Const => {
                 if o.imm == 0 && self.pins.pinned(o.rd).is_none() {
                     return self.put(o.rd, XZR);

@@ -1,7 +1,7 @@
 //! Exchanges the registers that [`crate::codegen::exchange`] chooses: on the way into a block, and back on every way out, be it to
 //! another block, to shared code or to Rust.
 
-use frontend::Block;
+use frontend::ir::Op;
 
 use super::Translator;
 use super::branch::Condition;
@@ -10,8 +10,8 @@ use crate::codegen::exchange::{Exchange, choose};
 
 impl Translator {
     /// Chooses the exchanges for a block and carries them out on the way in.
-    pub(super) fn exchange_in(&mut self, block: &Block) {
-        self.exchanges = choose(block, &PINS);
+    pub(super) fn exchange_in(&mut self, ops: &[Op]) {
+        self.exchanges = choose(ops, self.start, &PINS);
         self.pins = Pins::USUAL;
         self.to_usual = self.asm.label();
         self.to_block = self.asm.label();

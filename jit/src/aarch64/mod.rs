@@ -32,7 +32,7 @@ use regs::{INSTRET, PAGE, Pins, X16, X17};
 
 use crate::cache::Arena;
 use crate::codegen::exchange::{Exchange, live_throughout};
-use crate::codegen::{Link, Sites, Thunks, demand, float, op_bytes, runs};
+use crate::codegen::{Link, Sites, Thunks, float, op_bytes, prepare, runs};
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) use {listing::disassemble, regs::BIAS};
@@ -180,19 +180,18 @@ impl Translator {
         self.asm.push_u32(NOP);
         self.asm.logic_imm(Width::Q, asm::Logic::And, PAGE, X16, !0xfff);
         assert_eq!(self.asm.here(), BODY);
-        self.exchange_in(block);
-        let first = live_throughout(block);
+        let mut ops = std::mem::take(&mut self.ops);
+        ops.clear();
+        ops.extend_from_slice(&block.ops);
+        prepare(&mut ops);
+        self.exchange_in(&ops);
+        let first = live_throughout(&ops, block.start);
         if let Some(op) = first {
             // Nothing of the block has been counted yet.
             self.fp_on(op, op.at.into());
         }
         self.body = self.asm.bind_here();
         self.asm.add_imm(Width::Q, INSTRET, INSTRET, block.insns.len() as i64);
-
-        let mut ops = std::mem::take(&mut self.ops);
-        ops.clear();
-        ops.extend_from_slice(&block.ops);
-        demand::mark(&mut ops);
         self.ops_are_few = ops.len() <= FEW_OPS;
         let mut at = usize::from(first.is_some());
         while at < ops.len() {

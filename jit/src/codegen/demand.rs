@@ -1,13 +1,15 @@
-//! Which results of a block are only ever read as 32 bits.
+//! Which results of a block are only ever read as 32 bits, or not at all.
 //!
 //! An instruction of the W family sign-extends its result, which costs the host an instruction of its own. It is left out where
 //! nobody can see it: every reader up to the next write of the register looks at the low 32 bits only, and nothing between can
-//! leave the block.
+//! leave the block. Where there is no reader either, the whole operation is left out.
 
 use frontend::ir::{Code, Op, Reg, Shape};
 
 /// What an operation's result needs, in its `aux` field, which these shapes do not use.
 pub(crate) const LOW_ONLY: u8 = 1;
+/// In the same place: nobody reads the result, and there is nothing to do.
+pub(crate) const DEAD: u8 = 2;
 
 /// What an operation reads of its operands `a` and `b`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,13 +39,14 @@ fn reads(code: Code) -> Reads {
     }
 }
 
-/// Marks the operations whose result is read as 32 bits with [`LOW_ONLY`].
+/// Marks the operations whose result is read as 32 bits with [`LOW_ONLY`], and those whose result is not read with [`DEAD`].
 pub(crate) fn mark(ops: &mut [Op]) {
-    // Bit n: all of register n may be seen from here on.
-    let mut seen = u64::MAX;
+    // Bit n: from here on all of register n may be seen, or only its low half.
+    let (mut seen, mut low) = (u64::MAX, 0);
     let bit = |reg: Reg| 1_u64 << reg.index();
     for op in ops.iter_mut().rev() {
-        match op.code.shape() {
+        let shape = op.code.shape();
+        match shape {
             Shape::Ri | Shape::Rr | Shape::Rrr | Shape::Rri => {}
             // These can leave the block, and then everything is seen.
             _ => {
@@ -51,9 +54,15 @@ pub(crate) fn mark(ops: &mut [Op]) {
                 continue;
             }
         }
-        let low_only = seen & bit(op.rd) == 0;
+        let rd = bit(op.rd);
+        if (seen | low) & rd == 0 {
+            op.aux = DEAD;
+            continue;
+        }
+        let low_only = seen & rd == 0;
         op.aux = if low_only { LOW_ONLY } else { 0 };
-        seen &= !bit(op.rd);
+        seen &= !rd;
+        low &= !rd;
         let (all_a, all_b) = match reads(op.code) {
             Reads::All => (true, true),
             Reads::Low => (false, false),
@@ -61,12 +70,11 @@ pub(crate) fn mark(ops: &mut [Op]) {
             Reads::LowB => (true, false),
             Reads::AsResult => (!low_only, !low_only),
         };
-        let shape = op.code.shape();
-        if all_a && shape != Shape::Ri {
-            seen |= bit(op.a);
+        if shape != Shape::Ri {
+            if all_a { seen |= bit(op.a) } else { low |= bit(op.a) }
         }
-        if all_b && shape == Shape::Rrr {
-            seen |= bit(op.b);
+        if shape == Shape::Rrr {
+            if all_b { seen |= bit(op.b) } else { low |= bit(op.b) }
         }
     }
 }
@@ -96,6 +104,23 @@ mod tests {
             op(Code::Jump, 0, 0, 0),
         ];
         assert_eq!(marks(&ops), [true, true, false, false, false, false]);
+    }
+
+    #[test]
+    fn what_nobody_reads_is_dead_and_so_is_what_it_reads() {
+        let mut ops = [
+            op(Code::AddW, 10, 11, 12),
+            op(Code::Xor, 13, 10, 10),
+            op(Code::Const, 10, 0, 0),
+            op(Code::Const, 13, 0, 0),
+            op(Code::Const, 14, 0, 0),
+            op(Code::Lw, 15, 2, 0),
+            op(Code::Const, 14, 0, 0),
+            op(Code::Jump, 0, 0, 0),
+        ];
+        mark(&mut ops);
+        let dead = ops.map(|op| op.aux == DEAD);
+        assert_eq!(dead, [true, true, false, false, false, false, false, false]);
     }
 
     #[test]

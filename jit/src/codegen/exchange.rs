@@ -4,8 +4,9 @@
 //! each time it is entered, so it pays to give the host register of a guest register that the loop hardly uses to one that it uses
 //! much.
 
-use frontend::Block;
 use frontend::ir::{Code, Op, Reg, Shape};
+
+use super::demand::DEAD;
 
 /// A guest register that gives up its host register to another inside a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,7 @@ fn uses(ops: &[Op]) -> [u32; 32] {
     };
     for op in ops {
         match op.code.shape() {
+            Shape::Ri | Shape::Rr | Shape::Rrr | Shape::Rri if op.aux == DEAD => {}
             Shape::Ri | Shape::FtoX | Shape::FcmpX => count(&[op.rd]),
             Shape::Rr | Shape::Rri | Shape::Load | Shape::JumpReg => count(&[op.rd, op.a]),
             Shape::Rrr | Shape::Amo => count(&[op.rd, op.a, op.b]),
@@ -41,30 +43,26 @@ fn uses(ops: &[Op]) -> [u32; 32] {
 }
 
 /// Whether a block jumps to its own start.
-fn is_loop(block: &Block) -> bool {
-    block
-        .ops
-        .iter()
-        .rev()
-        .take(2)
-        .any(|op| matches!(op.code.shape(), Shape::Branch | Shape::Jump) && op.imm == i64::from(block.start))
+fn is_loop(ops: &[Op], start: u16) -> bool {
+    let back = |op: &Op| matches!(op.code.shape(), Shape::Branch | Shape::Jump) && op.imm == i64::from(start);
+    ops.iter().rev().take(2).any(back)
 }
 
 /// The operation by which a loop makes floating-point registers live before anything else, once for all its rounds: they stay so
 /// unless a helper is called. It is of the first instruction: one without operations, such as a `nop`, would have retired before.
-pub(crate) fn live_throughout(block: &Block) -> Option<&Op> {
-    let first = block.ops.first().filter(|op| op.code == Code::FpOn && op.at == block.start)?;
-    (is_loop(block) && block.ops.iter().all(|op| op.code != Code::Call)).then_some(first)
+pub(crate) fn live_throughout(ops: &[Op], start: u16) -> Option<&Op> {
+    let first = ops.first().filter(|op| op.code == Code::FpOn && op.at == start)?;
+    (is_loop(ops, start) && ops.iter().all(|op| op.code != Code::Call)).then_some(first)
 }
 
-/// The exchanges that pay in a block, where the guest registers of `pins` (guest, host) are in host registers otherwise; none unless
+/// The exchanges that pay in a block with these operations, as [`super::prepare`] left them, from the page offset `start` on, where the guest registers of `pins` (guest, host) are in host registers otherwise; none unless
 /// it is a loop.
-pub(crate) fn choose(block: &Block, pins: &[(u8, u8)]) -> Vec<Exchange> {
+pub(crate) fn choose(ops: &[Op], start: u16, pins: &[(u8, u8)]) -> Vec<Exchange> {
     // Helpers want all registers in their usual places each time.
-    if !is_loop(block) || block.ops.iter().any(|op| op.code == Code::Call) {
+    if !is_loop(ops, start) || ops.iter().any(|op| op.code == Code::Call) {
         return Vec::new();
     }
-    let uses = uses(&block.ops);
+    let uses = uses(ops);
     let is_pinned = |reg: u8| pins.iter().any(|&(guest, _)| guest == reg);
     let mut wanted: Vec<u8> = (1..32).filter(|&reg| !is_pinned(reg) && uses[usize::from(reg)] > 1).collect();
     wanted.sort_by_key(|&reg| std::cmp::Reverse(uses[usize::from(reg)]));

@@ -1,9 +1,11 @@
 //! What the backends share: how generated code talks to the engine, and what is found out about a block before a host's
 //! instructions are chosen.
 //!
-//! [`demand`] says which results are read as 32 bits only, [`runs`] which accesses share a probe of the TLB, [`exchange`] which
-//! guest registers a loop wants in host registers, [`float`] what floating-point operations a backend carries out itself.
+//! [`combine`] puts operations together, [`demand`] says which results are read as 32 bits only or not at all, [`runs`] which
+//! accesses share a probe of the TLB, [`exchange`] which guest registers a loop wants in host registers, [`float`] what
+//! floating-point operations a backend carries out itself.
 
+mod combine;
 pub(crate) mod demand;
 pub(crate) mod exchange;
 pub(crate) mod float;
@@ -15,6 +17,12 @@ mod parity;
 pub(crate) mod runs;
 
 use frontend::ir::Op;
+
+/// Makes the operations of a block ready to be translated: fewer, and marked with what [`demand`] has found out.
+pub(crate) fn prepare(ops: &mut [Op]) {
+    combine::combine(ops);
+    demand::mark(ops);
+}
 
 /// A direct jump that can be linked to another block of the same page.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,7 @@ use frontend::ir::{Code, Op, Reg};
 use super::Translator;
 use super::asm::{Cc, Width, op};
 use super::regs::{Loc, RAX, RCX, RDX, field};
-use crate::codegen::demand::LOW_ONLY;
+use crate::codegen::demand::{DEAD, LOW_ONLY};
 
 /// `number` of [`super::asm::Asm::rm_imm`].
 mod imm {
@@ -57,6 +57,12 @@ pub(super) fn is_simple(code: Code) -> bool {
             | SrlIW
             | SraIW
             | SllIUw
+            | AddUw
+            | Andn
+            | Orn
+            | Xnor
+            | RorI
+            | RorIW
             | SextB
             | SextH
             | ZextH
@@ -158,6 +164,14 @@ impl Translator {
 
     /// `a op !b`, as the complement of `b` first.
     fn binary_not(&mut self, opcode: u8, op: &Op) {
+        if opcode == op::AND {
+            let (b, d) = (self.get(op.b, RAX), self.target(op.rd, &[]));
+            match self.pins.loc(op.a) {
+                Loc::Reg(a) => dynasm!(self.asm ; .arch x64 ; andn Rq(d), Rq(b), Rq(a)),
+                Loc::Slot(a) => dynasm!(self.asm ; .arch x64 ; andn Rq(d), Rq(b), QWORD [r15 + a]),
+            }
+            return self.put(op.rd, d);
+        }
         self.copy(RAX, op.b);
         dynasm!(self.asm ; .arch x64 ; not rax);
         self.q(opcode, RAX, self.pins.loc(op.a));
@@ -198,6 +212,18 @@ impl Translator {
         self.asm.shift_imm(width, number, Loc::Reg(d), amount);
         if width == Width::D {
             self.extend_result(op, d);
+        }
+        self.put(op.rd, d);
+    }
+
+    fn rotate_imm(&mut self, width: Width, op: &Op) {
+        let (a, d, amount) = (self.get(op.a, RAX), self.target(op.rd, &[]), op.imm as i8);
+        match width {
+            Width::Q => dynasm!(self.asm ; .arch x64 ; rorx Rq(d), Rq(a), amount),
+            Width::D => {
+                dynasm!(self.asm ; .arch x64 ; rorx Rd(d), Rd(a), amount);
+                self.extend_result(op, d);
+            }
         }
         self.put(op.rd, d);
     }
@@ -483,6 +509,7 @@ impl Translator {
     pub(super) fn integer(&mut self, o: &Op) {
         use Width::{D, Q};
         match o.code {
+            _ if o.aux == DEAD => {}
             Code::Const => match self.pins.loc(o.rd) {
                 Loc::Reg(host) => self.asm.mov_imm(host, o.imm as u64),
                 slot @ Loc::Slot(_) => match i32::try_from(o.imm) {
@@ -554,6 +581,11 @@ impl Translator {
             Code::Sh1add => self.shift_add(1, false, o),
             Code::Sh2add => self.shift_add(2, false, o),
             Code::Sh3add => self.shift_add(3, false, o),
+            Code::AddUw if o.b == Reg::ZERO => {
+                let d = self.target(o.rd, &[]);
+                self.asm.rm(D, &[op::MOV], d, self.pins.loc(o.a));
+                self.put(o.rd, d);
+            }
             Code::AddUw => self.shift_add(0, true, o),
             Code::Sh1addUw => self.shift_add(1, true, o),
             Code::Sh2addUw => self.shift_add(2, true, o),
@@ -619,8 +651,8 @@ impl Translator {
             }
             Code::SltI => self.set_less_imm(Cc::Less, o),
             Code::SltuI => self.set_less_imm(Cc::Below, o),
-            Code::RorI => self.shift_imm(Q, shift::ROR, o),
-            Code::RorIW => self.shift_imm(D, shift::ROR, o),
+            Code::RorI => self.rotate_imm(Q, o),
+            Code::RorIW => self.rotate_imm(D, o),
             Code::BclrI => self.bit_imm(6, o),
             Code::BinvI => self.bit_imm(7, o),
             Code::BsetI => self.bit_imm(5, o),

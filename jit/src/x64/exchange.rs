@@ -2,7 +2,7 @@
 //! another block, to shared code or to Rust.
 
 use dynasmrt::DynasmApi;
-use frontend::Block;
+use frontend::ir::Op;
 
 use super::Translator;
 use super::asm::{Cc, Width, op};
@@ -11,8 +11,8 @@ use crate::codegen::exchange::{Exchange, choose};
 
 impl Translator {
     /// Chooses the exchanges for a block and carries them out on the way in.
-    pub(super) fn exchange_in(&mut self, block: &Block) {
-        self.exchanges = choose(block, &PINS);
+    pub(super) fn exchange_in(&mut self, ops: &[Op]) {
+        self.exchanges = choose(ops, self.start, &PINS);
         self.pins = Pins::USUAL;
         self.to_usual = self.asm.label();
         self.to_block = self.asm.label();

@@ -32,7 +32,7 @@ use regs::{Loc, Pins, RAX, RCX, field};
 
 use crate::cache::Arena;
 use crate::codegen::exchange::{Exchange, live_throughout};
-use crate::codegen::{Link, Sites, Thunks, demand, float, op_bytes, runs};
+use crate::codegen::{Link, Sites, Thunks, float, op_bytes, prepare, runs};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use {listing::disassemble, regs::BIAS};
@@ -157,19 +157,18 @@ impl Translator {
         debug_assert!(self.asm.here() >= 5);
         self.asm.rm(Width::Q, &[op::STORE], RAX, Loc::Slot(field!(page)));
         assert_eq!(self.asm.here(), BODY);
-        self.exchange_in(block);
-        let first = live_throughout(block);
+        let mut ops = std::mem::take(&mut self.ops);
+        ops.clear();
+        ops.extend_from_slice(&block.ops);
+        prepare(&mut ops);
+        self.exchange_in(&ops);
+        let first = live_throughout(&ops, block.start);
         if let Some(op) = first {
             // Nothing of the block has been counted yet.
             self.fp_on(op, op.at.into());
         }
         self.body = self.asm.bind_here();
         self.asm.rm_imm(Width::Q, 0, Loc::Slot(field!(instret)), block.insns.len() as i32);
-
-        let mut ops = std::mem::take(&mut self.ops);
-        ops.clear();
-        ops.extend_from_slice(&block.ops);
-        demand::mark(&mut ops);
         let mut at = usize::from(first.is_some());
         while at < ops.len() {
             at += self.op(&ops, at);

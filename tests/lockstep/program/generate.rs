@@ -185,6 +185,44 @@ impl Generator<'_> {
         }
     }
 
+    /// What compilers write for operations that the base instruction set lacks, and what only looks like it.
+    fn idiom(&mut self) -> Vec<u8> {
+        use Opcode::{Add, Addw, And, Or, Slli, Slliw, Srai, Srli, Srliw, Xor, Xori};
+        let (source, first, second, rd) = (self.source(), self.dest(), self.dest(), self.dest());
+        let other = if self.random.percent(10) { self.source() } else { source };
+        let near = if self.random.percent(10) { 1 } else { 0 };
+        let mut words = match self.random.below(4) {
+            0 => {
+                let left = self.random.pick(&[32, 48, 56, 8]);
+                let right = if self.random.percent(50) { left } else { self.random.between(0, 63) };
+                let op = self.random.pick(&[Srli, Srai]);
+                vec![asm::i(Slli, first, source, left), asm::i(op, rd, first, right)]
+            }
+            1 | 2 => {
+                let (left, right, width) =
+                    self.random.pick(&[(Slli, Srli, 64), (Slliw, Srliw, 32), (Slli, Srliw, 32)]);
+                let amount = self.random.between(1, width - 1);
+                let join = self.random.pick(&[Or, Xor, Add, Addw]);
+                let (a, b) = if self.random.percent(50) { (first, second) } else { (second, first) };
+                vec![
+                    asm::i(right, first, source, amount),
+                    asm::i(left, second, other, width - amount - near),
+                    asm::r(join, rd, a, b),
+                ]
+            }
+            _ => {
+                let (join, with) = (self.random.pick(&[And, Or, Xor]), self.source());
+                let (a, b) = if self.random.percent(50) { (first, with) } else { (with, first) };
+                vec![asm::i(Xori, first, source, -1 - near), asm::r(join, rd, a, b)]
+            }
+        };
+        if self.random.percent(20) {
+            let at = self.random.below(words.len());
+            words.insert(at, self.slot_insn());
+        }
+        bytes(&words)
+    }
+
     fn immediate(&mut self, op: Opcode) -> i64 {
         let kind = op.row().operands.iter().find_map(|operand| match operand {
             Operand::Immediate(imm) => Some(*imm),
@@ -452,7 +490,8 @@ impl Generator<'_> {
     /// Something that needs no other item.
     fn simple(&mut self) -> Item {
         Item::Plain(match self.random.below(100) {
-            0..34 => (0..self.random.between(1, 6)).flat_map(|_| self.compute()).collect(),
+            0..26 => (0..self.random.between(1, 6)).flat_map(|_| self.compute()).collect(),
+            26..34 => (0..self.random.between(1, 4)).flat_map(|_| self.idiom()).collect(),
             34..64 => self.accesses(),
             64..73 => self.atomics(),
             73..82 => self.csrs(),
