@@ -226,6 +226,27 @@ impl Translator {
         self.result(width, op, |t, d| t.asm.msub(width, d, X16, b, a));
     }
 
+    /// Both results of one division; see [`crate::codegen::combine::are_twins`]. The halves of a product are two instructions.
+    pub(super) fn twins(&mut self, first: &Op, second: &Op) {
+        let (width, opcode) = match first.code {
+            Code::Div | Code::Rem => (Width::Q, op::SDIV),
+            Code::Divu | Code::Remu => (Width::Q, op::UDIV),
+            Code::DivW | Code::RemW => (Width::D, op::SDIV),
+            Code::DivuW | Code::RemuW => (Width::D, op::UDIV),
+            _ => return [first, second].into_iter().for_each(|op| self.integer(op)),
+        };
+        let a = self.get(first.a, X14);
+        let b = self.get(first.b, X15);
+        self.asm.cmp(width, b, XZR);
+        self.asm.rrr(width, opcode, X17, a, b);
+        for op in [first, second] {
+            self.result(width, op, |t, d| match op.code {
+                Code::Rem | Code::Remu | Code::RemW | Code::RemuW => t.asm.msub(width, d, X17, b, a),
+                _ => t.asm.csinv(width, d, X17, XZR, Cc::NotEqual),
+            });
+        }
+    }
+
     fn trailing_zeros(&mut self, width: Width, op: &Op) {
         let a = self.get(op.a, X16);
         self.asm.rrr(width, op::RBIT, X16, a, 0);

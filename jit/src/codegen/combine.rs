@@ -1,11 +1,12 @@
 //! Operations that do what two or three instructions do together.
 //!
-//! Programs for the base instruction set rotate, negate an operand or extend a part of a register by several instructions, the
-//! last of which gives the result. That one is replaced by the operation for all of them, which takes their first operand. The
+//! Programs for the base instruction set rotate, scale an index, negate an operand or extend a part of a register by several
+//! instructions, the last of which gives the result. That one is replaced by the operation for all of them, which takes their first operand. The
 //! others are left where they are; [`super::demand`] drops those whose results nobody reads then.
 
 use frontend::ir::{Code, Op, Reg};
 
+use super::demand::DEAD;
 use super::float::writes_x;
 
 /// Where registers got their values inside a block.
@@ -59,6 +60,25 @@ impl Values<'_> {
         }
     }
 
+    /// The operation for `a + b`, if one of them is the other register scaled.
+    fn scaled(&self, rd: Reg, a: Reg, b: Reg) -> Option<Op> {
+        let scaled = |scaled, b| {
+            let from = self.source(scaled)?;
+            let code = match (from.code, from.imm) {
+                (Code::SllI, 1) => Code::Sh1add,
+                (Code::SllI, 2) => Code::Sh2add,
+                (Code::SllI, 3) => Code::Sh3add,
+                (Code::AddUw, _) if from.b == Reg::ZERO => Code::AddUw,
+                (Code::SllIUw, 1) => Code::Sh1addUw,
+                (Code::SllIUw, 2) => Code::Sh2addUw,
+                (Code::SllIUw, 3) => Code::Sh3addUw,
+                _ => return None,
+            };
+            Some(Op { rd, a: from.a, b, ..Op::of(code) })
+        };
+        scaled(a, b).or_else(|| scaled(b, a))
+    }
+
     /// What to do instead of `op`.
     fn better(&self, op: &Op) -> Option<Op> {
         let with_inverse = |code| {
@@ -73,7 +93,7 @@ impl Values<'_> {
             Code::Or => self.rotation(op.rd, op.a, op.b).or_else(|| with_inverse(Code::Orn)),
             Code::Xor => self.rotation(op.rd, op.a, op.b).or_else(|| with_inverse(Code::Xnor)),
             // The bits of the two shifts do not meet, so nothing is carried. The narrow sum of wide shifts is no rotation.
-            Code::Add => self.rotation(op.rd, op.a, op.b),
+            Code::Add => self.rotation(op.rd, op.a, op.b).or_else(|| self.scaled(op.rd, op.a, op.b)),
             Code::AddW => self.rotation(op.rd, op.a, op.b).filter(|made| made.code == Code::RorIW),
             Code::And => with_inverse(Code::Andn),
             _ => None,
@@ -97,6 +117,19 @@ pub(crate) fn combine(ops: &mut [Op]) {
             }
         }
     }
+}
+
+/// Whether two operations in a row are the two results of one division or one multiplication of the same operands.
+pub(crate) fn are_twins(first: &Op, second: &Op) -> bool {
+    use Code::{Div, DivW, Divu, DivuW, Mul, Mulh, Mulhu, Rem, RemW, Remu, RemuW};
+    let same = first.a == second.a && first.b == second.b && first.rd != first.a && first.rd != first.b;
+    let divides =
+        |first, second| matches!((first, second), (Div, Rem) | (Divu, Remu) | (DivW, RemW) | (DivuW, RemuW));
+    let multiplies = |first, second| matches!((first, second), (Mulh | Mulhu, Mul));
+    let are = |first, second| divides(first, second) || multiplies(first, second);
+    same && first.aux != DEAD
+        && second.aux != DEAD
+        && (are(first.code, second.code) || are(second.code, first.code))
 }
 
 #[cfg(test)]
@@ -164,6 +197,40 @@ mod tests {
             becomes(&[imm(SllI, 6, 10, left), imm(SraI, 5, 6, right)], signed);
             becomes(&[imm(SllI, 6, 10, left), imm(SrlI, 5, 6, right)], plain);
             becomes(&[imm(SllI, 10, 10, left), imm(SrlI, 5, 10, right)], None);
+        }
+    }
+
+    #[test]
+    fn a_scaled_index_goes_into_the_sum() {
+        use Code::{Add, AddUw, Sh2addUw, Sh3add, SllI, SllIUw};
+        becomes(&[imm(SllI, 5, 10, 3), reg(Add, 5, 5, 11)], Some(reg(Sh3add, 5, 10, 11)));
+        becomes(&[imm(SllI, 5, 10, 3), reg(Add, 6, 11, 5)], Some(reg(Sh3add, 6, 10, 11)));
+        becomes(&[imm(SllI, 5, 10, 3), reg(Add, 6, 5, 5)], Some(reg(Sh3add, 6, 10, 5)));
+        becomes(&[imm(SllIUw, 5, 10, 2), reg(Add, 5, 5, 11)], Some(reg(Sh2addUw, 5, 10, 11)));
+        becomes(&[reg(AddUw, 5, 10, 0), reg(Add, 5, 5, 11)], Some(reg(AddUw, 5, 10, 11)));
+        becomes(&[reg(AddUw, 5, 10, 12), reg(Add, 5, 5, 11)], None);
+        becomes(&[imm(SllI, 5, 10, 4), reg(Add, 5, 5, 11)], None);
+        becomes(&[imm(SllI, 10, 10, 3), reg(Add, 5, 10, 11)], None);
+    }
+
+    #[test]
+    fn twins_have_the_same_operands_still() {
+        use Code::{Div, Divu, Mul, Mulh, Mulhsu, Mulhu, Rem, RemW};
+        for (first, second, want) in [
+            (reg(Div, 5, 10, 11), reg(Rem, 6, 10, 11), true),
+            (reg(Rem, 5, 10, 11), reg(Div, 10, 10, 11), true),
+            (reg(Mul, 5, 10, 11), reg(Mulhu, 6, 10, 11), true),
+            (reg(Mulh, 5, 10, 11), reg(Mul, 5, 10, 11), true),
+            (reg(Mulhsu, 5, 10, 11), reg(Mul, 6, 10, 11), false),
+            (reg(Mulh, 5, 10, 11), reg(Mulhu, 6, 10, 11), false),
+            (reg(Div, 5, 10, 11), reg(RemW, 6, 10, 11), false),
+            (reg(Divu, 5, 10, 11), reg(Rem, 6, 10, 11), false),
+            (reg(Div, 10, 10, 11), reg(Rem, 6, 10, 11), false),
+            (reg(Div, 11, 10, 11), reg(Rem, 6, 10, 11), false),
+            (reg(Div, 5, 10, 11), reg(Rem, 6, 11, 10), false),
+            (reg(Div, 5, 10, 11), Op { aux: DEAD, ..reg(Rem, 6, 10, 11) }, false),
+        ] {
+            assert_eq!(are_twins(&first, &second), want, "{first}; {second}");
         }
     }
 

@@ -68,10 +68,15 @@ fn registers(cases: &Registers) -> Vec<Vec<Op>> {
         }
     }
     // Which operand is x0 makes a difference for few.
-    for code in [Code::Add, Code::Sub, Code::AddW, Code::Slt, Code::Sltu, Code::Div, Code::Mul] {
+    for code in [Code::Add, Code::Sub, Code::AddW, Code::Slt, Code::Sltu, Code::Div, Code::Mul, Code::AddUw] {
         blocks.extend([op(code, p, 0, q), op(code, p, q, 0)]);
     }
-    blocks.into_iter().map(|op| vec![op]).collect()
+    let mut blocks: Vec<Vec<Op>> = blocks.into_iter().map(|op| vec![op]).collect();
+    // Two results of the same operands.
+    for [first, second] in [[Code::Div, Code::Rem], [Code::RemuW, Code::DivuW], [Code::Mulhu, Code::Mul]] {
+        blocks.push(vec![op(first, p, q, r), op(second, m, q, r)]);
+    }
+    blocks
 }
 
 fn immediates(cases: &Registers) -> Vec<Vec<Op>> {

@@ -5,7 +5,7 @@
 //! accesses share a probe of the TLB, [`exchange`] which guest registers a loop wants in host registers, [`float`] what
 //! floating-point operations a backend carries out itself.
 
-mod combine;
+pub(crate) mod combine;
 pub(crate) mod demand;
 pub(crate) mod exchange;
 pub(crate) mod float;

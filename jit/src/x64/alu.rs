@@ -393,10 +393,12 @@ impl Translator {
         self.put(op.rd, RDX);
     }
 
-    fn divide(&mut self, width: Width, signed: bool, remainder: bool, op: &Op) {
+    /// One division for all operations of `ops`: quotients or remainders of the same operands.
+    fn divide(&mut self, width: Width, signed: bool, ops: &[&Op]) {
         let (by_zero, by_minus_one, done) = (self.asm.label(), self.asm.label(), self.asm.label());
-        self.asm.rm(width, &[op::MOV], RCX, self.pins.loc(op.b));
-        self.asm.rm(width, &[op::MOV], RAX, self.pins.loc(op.a));
+        let Op { a, b, .. } = *ops[0];
+        self.asm.rm(width, &[op::MOV], RCX, self.pins.loc(b));
+        self.asm.rm(width, &[op::MOV], RAX, self.pins.loc(a));
         self.asm.rm(width, &[op::TEST], RCX, Loc::Reg(RCX));
         self.asm.jcc(Cc::Equal, by_zero);
         if signed {
@@ -411,11 +413,14 @@ impl Translator {
             self.asm.rm(width, &[0xf7], 6, Loc::Reg(RCX));
         }
         self.asm.bind(done);
-        let result = if remainder { RDX } else { RAX };
-        if width == Width::D {
-            self.extend_result(op, result);
+        for op in ops {
+            let is_remainder = matches!(op.code, Code::Rem | Code::Remu | Code::RemW | Code::RemuW);
+            let result = if is_remainder { RDX } else { RAX };
+            if width == Width::D {
+                self.extend_result(op, result);
+            }
+            self.put(op.rd, result);
         }
-        self.put(op.rd, result);
         self.cold(move |t| {
             t.asm.bind(by_zero);
             t.mov(RDX, RAX);
@@ -429,6 +434,25 @@ impl Translator {
                 t.asm.jmp(done);
             }
         });
+    }
+
+    /// Both results of one division or one multiplication; see [`crate::codegen::combine::are_twins`].
+    pub(super) fn twins(&mut self, first: &Op, second: &Op) {
+        let ops = [first, second];
+        match first.code {
+            Code::Div | Code::Rem => self.divide(Width::Q, true, &ops),
+            Code::Divu | Code::Remu => self.divide(Width::Q, false, &ops),
+            Code::DivW | Code::RemW => self.divide(Width::D, true, &ops),
+            Code::DivuW | Code::RemuW => self.divide(Width::D, false, &ops),
+            _ => {
+                let is_signed = ops.iter().any(|op| op.code == Code::Mulh);
+                self.copy(RAX, first.a);
+                self.asm.rm(Width::Q, &[0xf7], if is_signed { 5 } else { 4 }, self.pins.loc(first.b));
+                for op in ops {
+                    self.put(op.rd, if op.code == Code::Mul { RAX } else { RDX });
+                }
+            }
+        }
     }
 
     /// `opcode` with the 0xf3 prefix: lzcnt, tzcnt, popcnt.
@@ -570,14 +594,10 @@ impl Translator {
             Code::Mulh => self.mul_high(5, o),
             Code::Mulhu => self.mul_high(4, o),
             Code::Mulhsu => self.mul_high_mixed(o),
-            Code::Div => self.divide(Q, true, false, o),
-            Code::Divu => self.divide(Q, false, false, o),
-            Code::Rem => self.divide(Q, true, true, o),
-            Code::Remu => self.divide(Q, false, true, o),
-            Code::DivW => self.divide(D, true, false, o),
-            Code::DivuW => self.divide(D, false, false, o),
-            Code::RemW => self.divide(D, true, true, o),
-            Code::RemuW => self.divide(D, false, true, o),
+            Code::Div | Code::Rem => self.divide(Q, true, &[o]),
+            Code::Divu | Code::Remu => self.divide(Q, false, &[o]),
+            Code::DivW | Code::RemW => self.divide(D, true, &[o]),
+            Code::DivuW | Code::RemuW => self.divide(D, false, &[o]),
             Code::Sh1add => self.shift_add(1, false, o),
             Code::Sh2add => self.shift_add(2, false, o),
             Code::Sh3add => self.shift_add(3, false, o),

@@ -31,6 +31,7 @@ use asm::{Asm, Cc, Label, Width, op};
 use regs::{Loc, Pins, RAX, RCX, field};
 
 use crate::cache::Arena;
+use crate::codegen::combine::are_twins;
 use crate::codegen::exchange::{Exchange, live_throughout};
 use crate::codegen::{Link, Sites, Thunks, float, op_bytes, prepare, runs};
 
@@ -226,6 +227,10 @@ impl Translator {
         let op = &ops[index];
         if runs::is_access(op) {
             return self.accesses(ops, index);
+        }
+        if let Some(second) = ops.get(index + 1).filter(|second| are_twins(op, second)) {
+            self.twins(op, second);
+            return 2;
         }
         match op.code.shape() {
             _ if float::is_float(op.code) => self.float(op),

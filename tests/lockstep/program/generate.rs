@@ -14,6 +14,16 @@ use crate::random::Random;
 
 /// Starts of the gigabyte that S- and U-mode programs live in.
 const GIGABYTES: [u64; 3] = [0x4000_0000, 0xffff_ffc0_0000_0000, 0xffff_ffff_8000_0000];
+/// Two results of the same operands.
+const TWINS: [(Opcode, Opcode); 7] = [
+    (Opcode::Div, Opcode::Rem),
+    (Opcode::Divu, Opcode::Remu),
+    (Opcode::Divw, Opcode::Remw),
+    (Opcode::Divuw, Opcode::Remuw),
+    (Opcode::Mulh, Opcode::Mul),
+    (Opcode::Mulhu, Opcode::Mul),
+    (Opcode::Mulhsu, Opcode::Mul),
+];
 /// Bytes of a place for data between instructions.
 const HOLE: usize = 48;
 
@@ -191,7 +201,7 @@ impl Generator<'_> {
         let (source, first, second, rd) = (self.source(), self.dest(), self.dest(), self.dest());
         let other = if self.random.percent(10) { self.source() } else { source };
         let near = if self.random.percent(10) { 1 } else { 0 };
-        let mut words = match self.random.below(4) {
+        let mut words = match self.random.below(6) {
             0 => {
                 let left = self.random.pick(&[32, 48, 56, 8]);
                 let right = if self.random.percent(50) { left } else { self.random.between(0, 63) };
@@ -209,6 +219,24 @@ impl Generator<'_> {
                     asm::i(left, second, other, width - amount - near),
                     asm::r(join, rd, a, b),
                 ]
+            }
+            3 => {
+                let with = self.source();
+                let (a, b) = if self.random.percent(50) { (rd, with) } else { (with, rd) };
+                let shift = self.random.between(0, 4);
+                match self.random.below(3) {
+                    0 => vec![asm::i(Slli, rd, source, shift), asm::r(Add, first, a, b)],
+                    _ => vec![
+                        asm::i(Slli, rd, source, 32),
+                        asm::i(Srli, rd, rd, 32 - shift),
+                        asm::r(Add, first, a, b),
+                    ],
+                }
+            }
+            4 => {
+                let (with, twins) = (self.source(), self.random.pick(&TWINS));
+                let (one, two) = if self.random.percent(50) { twins } else { (twins.1, twins.0) };
+                vec![asm::r(one, first, source, with), asm::r(two, second, other, with)]
             }
             _ => {
                 let (join, with) = (self.random.pick(&[And, Or, Xor]), self.source());
