@@ -255,8 +255,9 @@ pub(crate) struct RunArgs {
 
     /// Start UEFI firmware (EDK2) from flash: its code and, if wanted, the file where it keeps its variables. By default
     /// that is DISK.vars.fd beside the first disk that the guest may change. A file that is not there is made, from the
-    /// store that ships beside CODE; with `snapshot` it is not changed. With --firmware FILE, that runs first
-    #[arg(long, value_name = "CODE[,vars=FILE|none][,snapshot]", conflicts_with_all = ["kernel", "initrd", "append"])]
+    /// store that ships beside CODE; with `snapshot` it is not changed. With --firmware FILE, that runs first. A --kernel, which
+    /// must be an EFI program as distributions' kernels are, is started by the firmware, with --initrd and --append
+    #[arg(long, value_name = "CODE[,vars=FILE|none][,snapshot]")]
     pub(crate) uefi: Option<String>,
 
     /// Device tree blob to use instead of the machine's own

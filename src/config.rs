@@ -128,6 +128,11 @@ fn boots(args: &RunArgs, dump_only: bool) -> Result<Option<Boots>> {
         let error = "without a kernel nothing would look for it; want --kernel or a disk that has one";
         return Err(usage("--initrd", &error).into());
     }
+    if args.uefi.is_some() && kernel.is_none() && !args.append.is_empty() {
+        let error =
+            "the firmware hands it to the kernel of --kernel, and there is none; want --kernel FILE too";
+        return Err(usage("--append", &error).into());
+    }
     let of_disk = disks.len() > args.disk.len();
     Ok(Some(Boots { firmware, kernel, boot_disk, disks, of_disk }))
 }

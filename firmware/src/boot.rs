@@ -34,7 +34,7 @@ pub struct Request<'a> {
     pub firmware: Firmware<'a>,
     /// The kernel, which has been loaded at [`kernel_address`] or its own address.
     pub kernel: Option<&'a Loaded>,
-    /// Physical address of a flash with code, which runs if there is no kernel.
+    /// Physical address of a flash with code, which runs before any kernel.
     pub flash: Option<u64>,
     /// Bytes of the initrd.
     pub initrd_size: Option<u64>,
@@ -108,7 +108,7 @@ pub fn kernel_address(ram: &Range<u64>, firmware: Firmware) -> u64 {
 /// [`BootError`]: nothing to run, or the device tree or the initrd does not fit.
 pub fn plan(request: &Request) -> Result<BootPlan, BootError> {
     let Request { ram, firmware, kernel, flash, .. } = request;
-    let payload = kernel.map(|kernel| kernel.entry).or(*flash);
+    let payload = flash.or(kernel.map(|kernel| kernel.entry));
     let bare_metal = kernel.is_some_and(|kernel| kernel.kind == Kind::Elf && kernel.low == ram.start);
     let (start, privilege) = match (firmware, payload) {
         (Firmware::File(firmware), _) => (firmware.entry, Privilege::Machine),
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn flash_runs_if_there_is_no_kernel() {
+    fn flash_runs_first() {
         let with_flash = |firmware| Request { flash: Some(0x2000_0000), ..request(128, firmware, None) };
         let plan_default = plan(&with_flash(Firmware::Default)).unwrap();
         assert_eq!((plan_default.pc, plan_default.privilege), (0x2000_0000, Privilege::Supervisor));

@@ -8,6 +8,7 @@ use flate2::read::GzDecoder;
 
 use crate::LoadError;
 use crate::error::About;
+use crate::image::GZIP;
 
 /// Reads a file of at most `limit` bytes.
 ///
@@ -23,6 +24,15 @@ pub fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, LoadError> {
         length if length > limit => Err(About(path).too_large("has", limit)),
         _ => Ok(bytes),
     }
+}
+
+/// As [`read_file`], but of a gzip file what is in it, for firmware that unpacks nothing.
+///
+/// # Errors
+/// As [`read_file`]; [`LoadError::Damaged`].
+pub fn read_unpacked(path: &Path, limit: u64) -> Result<Vec<u8>, LoadError> {
+    let bytes = read_file(path, limit)?;
+    if bytes.starts_with(GZIP) { gunzip(About(path), &bytes, limit) } else { Ok(bytes) }
 }
 
 /// Bytes in a regular file.
@@ -102,6 +112,18 @@ mod tests {
         let mut changed = good.clone();
         changed[good.len() - 5] ^= 1;
         assert!(matches!(unpack(&changed, 1000), Err(LoadError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_file_is_unpacked_if_it_is_packed() {
+        let path = std::env::temp_dir().join(format!("hartvm-packed-test-{}", std::process::id()));
+        let mut results = Vec::new();
+        for contents in [packed(b"MZ contents"), b"MZ contents".to_vec()] {
+            std::fs::write(&path, contents).unwrap();
+            results.push(read_unpacked(&path, 1000));
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(results.iter().all(|bytes| bytes.as_ref().unwrap() == b"MZ contents"));
     }
 
     #[test]

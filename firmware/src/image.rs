@@ -223,7 +223,7 @@ fn u32_at(bytes: &[u8], offset: usize) -> u32 {
     bytes.get(offset..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
-const GZIP: &[u8] = b"\x1f\x8b";
+pub(crate) const GZIP: &[u8] = b"\x1f\x8b";
 
 fn is_zboot(bytes: &[u8]) -> bool {
     // Linux's include/linux/pe.h: "MZ", then "zimg", the payload's offset and size, and at 0x18 the kind of compression.

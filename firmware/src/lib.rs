@@ -18,5 +18,5 @@ pub mod sbi;
 pub mod symbols;
 
 pub use error::LoadError;
-pub use file::read_file;
+pub use file::{read_file, read_unpacked};
 pub use image::{Image, Kind, Loaded, Occupied, Room, place};

@@ -8,6 +8,7 @@
 //!   0x0c00_0000  PLIC                  6 MiB  MEIP and SEIP of every hart
 //!   0x1000_0000  UART0               256 B    PLIC 10
 //!   0x1000_1000  virtio-mmio 0..7    8 x 4 KiB  PLIC 1..8
+//!   0x1010_0000  fw_cfg             24 B    what firmware asks for
 //!   0x2000_0000  flash 0, 1      2 x 32 MiB  code, and what it remembers (only with --uefi)
 //!   0x8000_0000  RAM                          size -m
 //! ```
@@ -31,6 +32,8 @@ pub enum Kind {
     Uart0,
     /// One of the eight virtio-mmio transports.
     Virtio,
+    /// QEMU's firmware configuration device.
+    FwCfg,
     /// The two banks of NOR flash.
     Flash,
     /// Main memory.
@@ -60,7 +63,7 @@ const fn row(kind: Kind, base: u64, size: u64, window: u64, count: u32, irq: u32
 
 /// The map, by rising address. `size` is what QEMU's device tree announces, `window` what its bus answers.
 #[rustfmt::skip]
-pub const MAP: [Region; 9] = [
+pub const MAP: [Region; 10] = [
     //  kind             base          size         window       count  irq
     row(Kind::ResetRom,  0x0000_1000,  0xf000,      0xf000,      1,     0),
     row(Kind::Test,      0x0010_0000,  0x1000,      0x1000,      1,     0),
@@ -69,6 +72,7 @@ pub const MAP: [Region; 9] = [
     row(Kind::Plic,      0x0c00_0000,  0x60_0000,   0x60_0000,   1,     0),
     row(Kind::Uart0,     0x1000_0000,  0x100,       8,           1,     10),
     row(Kind::Virtio,    0x1000_1000,  0x1000,      0x200,       8,     1),
+    row(Kind::FwCfg,     0x1010_0000,  0x18,        0x18,        1,     0),
     row(Kind::Flash,     0x2000_0000,  0x200_0000,  0x200_0000,  2,     0),
     row(Kind::Ram,       0x8000_0000,  0,           0,           1,     0),
 ];
@@ -138,7 +142,7 @@ mod tests {
     #[test]
     fn every_kind_has_a_row() {
         use Kind::*;
-        for kind in [ResetRom, Test, Rtc, Clint, Plic, Uart0, Virtio, Flash, Ram] {
+        for kind in [ResetRom, Test, Rtc, Clint, Plic, Uart0, Virtio, FwCfg, Flash, Ram] {
             assert_eq!(region(kind).kind, kind);
         }
     }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use softmmu::{GuestMemory, Privilege};
 
 use crate::board::{self, Kind};
+use crate::devices::fw_cfg::Payload;
 use crate::disk::{self, Disk};
 use crate::system::Entry;
 use crate::{Config, Firmware, Load};
@@ -132,7 +133,7 @@ struct Files {
     initrd: Option<PathBuf>,
     dtb: Option<PathBuf>,
     loads: Vec<Load>,
-    /// Where the flash with code is, if there is one.
+    /// Where the flash with code is, if there is one. The code asks for kernel, initrd and command line ([`payload`]).
     flash: Option<u64>,
     append: String,
     disk: Option<FromDisk>,
@@ -168,13 +169,14 @@ impl Boot {
         disks: &[Arc<dyn Disk>],
     ) -> Result<Self, BootError> {
         let disk = config.boot_disk.as_ref().zip(disks.first()).zip(config.disks.first());
+        let in_memory = config.flash.is_none();
         let files = Files {
-            kernel: config.kernel.clone(),
-            initrd: config.initrd.clone(),
+            kernel: config.kernel.clone().filter(|_| in_memory),
+            initrd: config.initrd.clone().filter(|_| in_memory),
             dtb: config.dtb.clone(),
             loads: config.loads.clone(),
             flash: config.flash.as_ref().map(|_| board::region(Kind::Flash).base),
-            append: config.append.clone(),
+            append: if in_memory { config.append.clone() } else { String::new() },
             disk: disk.map(|((boot, disk), options)| FromDisk {
                 path: options.path.clone(),
                 disk: Arc::clone(disk),
@@ -282,6 +284,20 @@ impl Boot {
         let (pc, privilege) = (plan.pc, plan.privilege);
         (0..count).map(move |id| (id, Entry { pc, privilege, a0: id as u64, a1 }))
     }
+}
+
+/// What code in flash is handed, if there is such and a kernel is named.
+///
+/// # Errors
+/// When a file cannot be read, or is larger than memory.
+pub(crate) fn payload(config: &Config) -> Result<Option<Payload>, BootError> {
+    let Some(kernel) = config.kernel.as_ref().filter(|_| config.flash.is_some()) else { return Ok(None) };
+    let initrd = config.initrd.as_ref().map(|path| firmware::read_file(path, config.memory));
+    Ok(Some(Payload {
+        kernel: firmware::read_unpacked(kernel, config.memory).map_err(about(KERNEL))?,
+        initrd: initrd.transpose().map_err(about(INITRD))?.unwrap_or_default(),
+        command_line: config.append.clone(),
+    }))
 }
 
 /// Puts a file into memory; returns where.

@@ -1,5 +1,5 @@
 //! The device tree the machine hands to its guest: QEMU's `virt` in nodes, properties, order and values, without the
-//! nodes of devices that are not here (PCI, fw_cfg, the platform bus, the PMU; flash, unless it has contents).
+//! nodes of devices that are not here (PCI, the platform bus, the PMU; flash, unless it has contents).
 
 use std::cmp::Reverse;
 use std::io::Read;
@@ -11,7 +11,7 @@ use crate::board::{self, Kind};
 use crate::bus::{Bus, Phandles};
 use crate::clock::TIMEBASE_FREQUENCY;
 use crate::cpu_model::{CpuModel, mmu_type};
-use crate::devices::{cfi_flash, sifive_test};
+use crate::devices::{cfi_flash, fw_cfg, sifive_test};
 
 /// Bytes in a cache block, for Zicbom, Zicbop and Zicboz.
 const CACHE_BLOCK: u32 = 64;
@@ -52,6 +52,9 @@ pub fn build(config: &Config<'_>, bus: &Bus, phandles: &Phandles) -> Node {
         .set_string("device_type", "memory")
         .set_reg(&[(board::RAM_BASE, config.memory)]);
     cpus(root.child("cpus"), config, phandles);
+    if has(Kind::FwCfg) {
+        fw_cfg::fdt_node(&mut root);
+    }
     if has(Kind::Flash) {
         cfi_flash::fdt_banks(&mut root);
     }
@@ -147,13 +150,14 @@ fn soc(soc: &mut Node, bus: &Bus) {
 mod tests {
     use std::sync::Arc;
 
-    use softmmu::AccessFault;
+    use softmmu::{AccessFault, GuestMemory};
 
     use super::*;
     use crate::bus::{MmioDevice, Placement};
     use crate::clock::Clock;
     use crate::console::{Room, Sink};
     use crate::devices::clint::Clint;
+    use crate::devices::fw_cfg::FwCfg;
     use crate::devices::plic::Plic;
     use crate::devices::rtc_goldfish::RtcGoldfish;
     use crate::devices::sifive_test::SifiveTest;
@@ -194,10 +198,12 @@ mod tests {
         let phandles = Phandles::new(harts.len());
         let at = |kind, index| board::place(kind, index, &phandles);
         let line = |irq| IrqLine::new(plic.clone(), irq);
+        let memory = GuestMemory::new(board::RAM_BASE, 1 << 20).unwrap();
         let mut devices: Vec<(Placement, Arc<dyn MmioDevice>)> = vec![
             (at(Kind::Clint, 0), Arc::new(Clint::new(clock, Arc::clone(&timers), &harts))),
             (at(Kind::Plic, 0), plic.clone()),
             (at(Kind::Test, 0), Arc::new(SifiveTest::new(|_| ()))),
+            (at(Kind::FwCfg, 0), Arc::new(FwCfg::new(memory, 1, None))),
             (at(Kind::Rtc, 0), RtcGoldfish::new(line(11), &timers)),
             (at(Kind::Uart0, 0), Arc::new(Uart16550::new(line(10), Sink::null(), Room::default()))),
         ];

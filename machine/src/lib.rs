@@ -45,6 +45,7 @@ use console::{Receiver, Room, Sink};
 use cpu_model::CpuModel;
 use devices::cfi_flash::{self, CfiFlash};
 use devices::clint::Clint;
+use devices::fw_cfg::FwCfg;
 use devices::plic::Plic;
 use devices::rtc_goldfish::RtcGoldfish;
 use devices::sifive_test::{PowerEvent, SifiveTest};
@@ -131,7 +132,7 @@ pub struct Config {
     pub cpu: CpuModel,
     /// What runs first.
     pub firmware: Firmware,
-    /// What runs after it.
+    /// What runs after it. Code in flash is handed it by fw_cfg, with the initial RAM disk and the command line.
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk.
     pub initrd: Option<PathBuf>,
@@ -339,6 +340,9 @@ impl Machine {
         devices.add(Kind::Rtc, 0, |line| RtcGoldfish::new(line, &timers));
         let switch = Arc::clone(&power);
         devices.add(Kind::Test, 0, |_| Arc::new(SifiveTest::new(move |event| switch.request(event))));
+
+        let (ram, payload) = (memory.clone(), boot::payload(&config)?);
+        devices.add(Kind::FwCfg, 0, |_| Arc::new(FwCfg::new(ram, config.harts as u16, payload)));
 
         if let Some(Flash { vars, .. }) = &config.flash {
             let (ram, harts) = (memory.clone(), &harts);

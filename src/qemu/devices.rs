@@ -779,10 +779,11 @@ impl Devices {
                 None => Ok(()),
             };
         };
-        if guest.set.contains_key("--kernel") {
+        let bare = guest.set.get("--firmware").is_some_and(|value| value.as_deref() == Some("none"));
+        if bare && guest.set.contains_key("--kernel") {
             return Err(Refusal::new(
-                "-kernel cannot be handed to firmware in flash here, for want of fw_cfg",
-                "leave out -drive if=pflash: kernels start over the built-in SBI; or let the firmware boot a disk",
+                "-bios none has code in flash run in machine mode, with the kernel in memory, which is not possible here",
+                "leave out -bios, so that the firmware in flash starts the kernel, or -kernel",
             ));
         }
         let code = self.file(code)?;

@@ -150,6 +150,10 @@ fn images_by_name() {
     assert!(
         run("-blockdev node-name=c,driver=raw,read-only=on,file.driver=file,file.filename=C -M virt,pflash0=c -snapshot").contains("--uefi C,vars=none")
     );
+    assert!(
+        run("-pflash C -kernel K -initrd I -append quiet")
+            .contains("--append quiet --cpus 1 --initrd I --kernel K")
+    );
     assert!(run("-pflash C -pflash V -snapshot").contains("--uefi C,vars=V,snapshot"));
     assert!(refusal("-device virtio-blk-device,drive=x").contains("id=x"));
     assert!(refusal("-drive if=none,file=a").contains("id=ID"));
@@ -158,7 +162,8 @@ fn images_by_name() {
     assert!(refusal("-drive file=http://x/y").contains("download"));
     assert!(refusal("-drive file=a,id=x -drive file=b,id=x").contains("twice"));
     assert!(refusal("-drive if=pflash,unit=2,file=a").contains("unit=0"));
-    assert!(refusal("-pflash a -kernel b").contains("fw_cfg"));
+    assert!(refusal("-pflash a -kernel b -bios none").contains("-bios none"));
+    assert!(refusal("-fw_cfg name=opt/a,string=b").contains("--user-data"));
     assert!(
         refusal("-drive if=none,id=x,file=a -drive if=none,id=y,file=b -device virtio-blk-pci,drive=x,bootindex=2 -device virtio-blk-pci,drive=y,bootindex=1")
             .contains("in that order")

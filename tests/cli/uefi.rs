@@ -34,7 +34,9 @@ fn flash_that_cannot_be_is_refused() {
     let empty = dir.file("empty", b"").display().to_string();
     refused(&["run", "--uefi", ""], 2, &["--uefi", "RISCV_VIRT_CODE.fd"]);
     refused(&["run", "--uefi", &format!("{code},size=1")], 2, &["--uefi", "`size=1`", "vars=FILE"]);
-    refused(&["run", "--uefi", &code, "--kernel", &code], 2, &["--uefi", "--kernel"]);
+    refused(&["run", "--uefi", &code, "--append", "quiet"], 2, &["--append", "--kernel FILE"]);
+    refused(&["run", "--uefi", &code, "--initrd", &code], 2, &["--initrd", "--kernel"]);
+    refused(&["run", "--uefi", &code, "--kernel", "/nonexistent/k"], 1, &["--kernel", "/nonexistent/k"]);
     refused(&["run", "--uefi", "/nonexistent/code"], 1, &["--uefi", "/nonexistent/code", "qemu-efi-riscv64"]);
     refused(&["run", "--uefi", &huge], 2, &["--uefi", "huge", "33554432"]);
     refused(&["run", "--uefi", &empty], 2, &["--uefi", "empty"]);

@@ -2,6 +2,7 @@
 
 pub mod cfi_flash;
 pub mod clint;
+pub mod fw_cfg;
 pub mod plic;
 pub mod rtc_goldfish;
 pub mod sifive_test;
