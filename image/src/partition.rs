@@ -149,8 +149,10 @@ fn mbr_partitions(disk: &Window, mbr: &[u8]) -> io::Result<Vec<Partition>> {
 #[cfg(test)]
 pub(crate) mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
+    use crate::source::Source;
 
     /// A disk of `sectors` with a GPT of `partitions`: number, first sector, sectors.
     pub(crate) fn gpt_disk(sectors: usize, partitions: &[(usize, u64, u64)]) -> Vec<u8> {
@@ -235,5 +237,170 @@ pub(crate) mod tests {
         assert_eq!(parse(vec![0; 4096]), None);
         assert_eq!(parse(Vec::new()), None);
         assert_eq!(parse(vec![0; 100]), None);
+    }
+
+    /// A disk that notices reads outside of it, and counts what is read.
+    struct Watched {
+        disk: Vec<u8>,
+        read: AtomicU64,
+    }
+
+    impl Source for Watched {
+        fn size(&self) -> u64 {
+            self.disk.len() as u64
+        }
+
+        fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+            let end = offset.checked_add(into.len() as u64);
+            assert!(end.is_some_and(|end| end <= self.size()), "{offset:#x}, {} bytes", into.len());
+            self.read.fetch_add(into.len() as u64, Ordering::Relaxed);
+            self.disk.read_at(offset, into)
+        }
+    }
+
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) as usize % limit
+        }
+
+        /// A number as bugs like it, in so many bytes or fewer.
+        fn bytes(&mut self, most: usize) -> Vec<u8> {
+            let value = match self.below(7) {
+                0 => 0_u64,
+                1 => u64::MAX,
+                2 => 1 << self.below(64),
+                3 => (1 << self.below(64)) - 1,
+                4 => u64::MAX / 512 - self.below(3) as u64,
+                _ => self.below(1200) as u64,
+            };
+            value.to_le_bytes()[..(1 << self.below(4)).min(most)].to_vec()
+        }
+    }
+
+    /// Ten thousand variants of `disk`, changed in up to four of `fields` (offset and bytes of each) and finished by
+    /// `repair`. Returns how many had a table of the kind that `disk` has.
+    fn damage(
+        disk: &[u8],
+        fields: &[(usize, usize)],
+        seed: u64,
+        repair: impl Fn(&mut Random, &mut [u8]),
+    ) -> usize {
+        const MOST: usize = MAX_PARTITIONS;
+        let mut random = Random(seed);
+        let wanted = parse(disk.to_vec()).unwrap().0;
+        let mut kept = 0;
+        for round in 0..10_000 {
+            let mut disk = disk.to_vec();
+            for _ in 0..=random.below(4) {
+                let (at, size) = fields[random.below(fields.len())];
+                // At the field's start more often than not.
+                let within = if random.below(4) == 0 { random.below(size) } else { 0 };
+                let bytes = random.bytes(size - within);
+                disk[at + within..][..bytes.len()].copy_from_slice(&bytes);
+            }
+            repair(&mut random, &mut disk);
+            if random.below(16) == 0 {
+                disk.truncate(random.below(disk.len()));
+            }
+            let watched = Arc::new(Watched { disk, read: AtomicU64::new(0) });
+            let size = watched.size();
+            // What is wrong is no table, or one with fewer partitions; an error would be the host's.
+            let table = read(&Window::new(watched.clone())).unwrap();
+            let read = watched.read.load(Ordering::Relaxed);
+            assert!(read < 16 << 20, "round {round}: {read} bytes were read");
+            let Some((scheme, partitions)) = table else { continue };
+            kept += usize::from(scheme == wanted);
+            assert!(partitions.len() <= MOST, "round {round}");
+            for Partition { number, start, len } in partitions {
+                assert!(start < size && len > 0 && len <= size - start && number > 0, "round {round}");
+            }
+        }
+        kept
+    }
+
+    /// The fields of a GPT header, by offset and size (UEFI, table 5.5), without the checksum of the header.
+    const HEADER_FIELDS: [(usize, usize); 12] = [
+        (0, 8),
+        (8, 4),
+        (12, 4),
+        (20, 4),
+        (24, 8),
+        (32, 8),
+        (40, 8),
+        (48, 8),
+        (56, 16),
+        (72, 8),
+        (80, 4),
+        (84, 4),
+    ];
+
+    /// Where the first header and the last are in a disk of [`gpt_disk`].
+    fn headers(disk: &[u8]) -> [usize; 2] {
+        [512, disk.len() - 512]
+    }
+
+    #[test]
+    fn malformed_gpts_do_no_harm() {
+        let disk = gpt_disk(400, &[(1, 100, 50), (15, 40, 8), (128, 200, 100)]);
+        let mut fields = Vec::new();
+        for (header, table) in headers(&disk).into_iter().zip([1024, disk.len() - 33 * 512]) {
+            fields.extend(HEADER_FIELDS.map(|(at, size)| (header + at, size)));
+            fields.extend([(header + 16, 4), (header + 88, 4)]);
+            for number in [1, 15, 128] {
+                let entry = table + (number - 1) * 128;
+                fields.extend([(entry, 16), (entry + 32, 8), (entry + 40, 8), (entry + 48, 8)]);
+            }
+        }
+        // With the checksums made right again more often than not, or nothing but them would be tested.
+        let kept = damage(&disk, &fields, 5, |random, disk| {
+            if random.below(4) == 0 {
+                return;
+            }
+            for header in headers(disk) {
+                let (table, count) = (u64_at(disk, header + 72), u32_at(disk, header + 80));
+                let length = (count as usize).saturating_mul(u32_at(disk, header + 84) as usize);
+                let at = usize::try_from(table.saturating_mul(512)).unwrap_or(usize::MAX).min(disk.len());
+                let crc = crc32(&disk[at..][..length.min(disk.len() - at)]);
+                disk[header + 88..header + 92].copy_from_slice(&crc.to_le_bytes());
+                disk[header + 16..header + 20].fill(0);
+                let crc = crc32(&disk[header..header + 92]);
+                disk[header + 16..header + 20].copy_from_slice(&crc.to_le_bytes());
+            }
+        });
+        assert!((5000..10_000).contains(&kept), "{kept} variants still have a GPT");
+    }
+
+    #[test]
+    fn malformed_mbrs_do_no_harm() {
+        let mut disk = vec![0; 1000 * 512];
+        set_mbr(&mut disk, 0, 0, 0x83, 10, 20);
+        set_mbr(&mut disk, 0, 1, 0x0c, 40, 20);
+        set_mbr(&mut disk, 0, 2, 0x05, 100, 800);
+        set_mbr(&mut disk, 0, 3, 0x83, 950, 50);
+        let chain = [100, 300, 400, 600];
+        for (n, &table) in chain.iter().enumerate() {
+            set_mbr(&mut disk, table, 0, 0x83, 1, 50);
+            if let Some(next) = chain.get(n + 1) {
+                set_mbr(&mut disk, table, 1, 0x0f, (next - 100) as u32, 100);
+            }
+        }
+        let mut fields = Vec::new();
+        for table in [0].iter().chain(&chain) {
+            fields.push((table * 512 + 0x1fe, 2));
+            for entry in (0x1be..0x1fe).step_by(16).map(|at| table * 512 + at) {
+                fields.extend([(entry, 1), (entry + 4, 1), (entry + 8, 4), (entry + 12, 4)]);
+            }
+        }
+        let kept = damage(&disk, &fields, 6, |random, disk| {
+            // A link of the chain to anywhere in it.
+            if random.below(2) == 0 {
+                let (from, to) = (chain[random.below(4)], random.below(1000) as u32);
+                set_mbr(disk, from, 1, EXTENDED[random.below(3)], to, 100);
+            }
+        });
+        assert!((5000..10_000).contains(&kept), "{kept} variants still have an MBR");
     }
 }
