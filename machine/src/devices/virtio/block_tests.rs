@@ -1,11 +1,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestRegionMmap, MmapRegion, VolatileSlice};
+use vm_memory::VolatileSlice;
 
 use super::*;
 use crate::bus::MmioDevice;
-use crate::devices::virtio::Ram;
 use crate::devices::virtio::mmio::Version;
 use crate::devices::virtio::testing::*;
 
@@ -418,86 +417,33 @@ fn a_real_file_end_to_end() {
 /// Ten thousand rings of nonsense: the device must survive each, and touch neither what lies around RAM nor more of
 /// the disk than exists (the mock disk checks).
 #[test]
-#[allow(unsafe_code, reason = "a RAM region inside a larger mapping, to see what happens around it")]
 fn nonsense_in_the_rings_stays_in_ram() {
-    const GUARD: usize = 1 << 20;
-    let outer = MmapRegion::<()>::new(RAM.1 + 2 * GUARD).unwrap();
-    let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: the region lies within `outer`, which outlives it: it is dropped after the driver.
-    let inner =
-        unsafe { MmapRegion::build_raw(outer.as_ptr().wrapping_add(GUARD), RAM.1, prot, flags) }.unwrap();
-    let region = GuestRegionMmap::new(inner, GuestAddress(RAM.0)).unwrap();
-    let ram = Ram::from_regions(vec![region]).unwrap();
-    assert_eq!(ram.num_regions(), 1);
-    let guards = || {
-        let all = vm_memory::VolatileMemory::get_slice(&outer, 0, outer.size()).unwrap();
-        let mut bytes = vec![0_u8; 2 * GUARD];
-        all.subslice(0, GUARD).unwrap().copy_to(&mut bytes[..GUARD]);
-        all.subslice(GUARD + RAM.1, GUARD).unwrap().copy_to(&mut bytes[GUARD..]);
-        bytes
-    };
-    // SAFETY: `outer` is a live mapping of that length, and nobody else uses it yet.
-    unsafe { std::ptr::write_bytes(outer.as_ptr(), 0xc5, outer.size()) };
-
+    let guarded = Guarded::new();
     let disk = MemDisk::new(false);
     let mut driver =
-        Driver::with_ram(Version::Modern, Arc::new(Block::new(Box::new(disk.clone()), "fuzz", true, 1)), ram);
+        guarded.driver(Version::Modern, Arc::new(Block::new(Box::new(disk.clone()), "fuzz", true, 1)));
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (mut completed, mut broken) = (0, 0);
     for _ in 0..10_000 {
         driver.init(ALL & !(random.next() & EVENT_IDX), 1);
-        scribble(&driver, &mut random);
-        let idx = if random.below(8) == 0 { random.next() as u16 } else { 1 + random.below(4) as u16 };
-        for place in 0..SIZE {
-            let head = if random.below(8) == 0 { random.next() as u16 } else { random.below(16) as u16 };
-            driver.ram.write_obj(head, GuestAddress(Driver::avail(0) + 4 + 2 * u64::from(place))).unwrap();
+        for sector in 0..16_u64 {
+            let kind = random.pick(&[0, 0, 1, 1, 4, 8, 11, 13, 77]);
+            driver.put(DATA + 16 * sector, &header(kind, random.below(600)));
         }
-        driver.ram.write_obj(idx, GuestAddress(Driver::avail(0) + 2)).unwrap();
+        let idx = driver.offer_nonsense(
+            0,
+            &[NEXT, NEXT, NEXT | WRITE, NEXT | WRITE, WRITE, WRITE, WRITE],
+            &mut random,
+        );
         driver.notify(0);
         let finished = || driver.used_index(0) == idx || driver.get(0x70) & 0x40 != 0;
         wait_for("an end to the nonsense", finished);
         if driver.get(0x70) & 0x40 == 0 { completed += 1 } else { broken += 1 }
     }
     assert!(completed > 100 && broken > 100, "{completed} completed, {broken} broke");
-    let touched = guards().iter().position(|byte| *byte != 0xc5);
-    assert_eq!(touched, None, "a byte beside RAM has changed");
+    assert_eq!(guarded.touched(), None, "a byte beside RAM has changed");
     driver.init(ALL, 1);
     disk.bytes.lock()[512..1024].fill(0xab);
     assert_eq!(request(&mut driver, 0, 1, &[(BUFFER, 512, WRITE)]), 0);
     assert_eq!(driver.bytes(BUFFER, 512), [0xab; 512]);
-}
-
-/// Fills the descriptor table, an indirect table and the headers with plausible and implausible values.
-fn scribble(driver: &Driver, random: &mut Random) {
-    let table = DATA + 0x800;
-    for sector in 0..16_u64 {
-        let kind = random.pick(&[0, 0, 1, 1, 4, 8, 11, 13, 77]);
-        driver.put(DATA + 16 * sector, &header(kind, random.below(600)));
-    }
-    for (at, count) in [(Driver::desc(0), 16), (table, 32)] {
-        for index in 0..count {
-            let address = match random.below(24) {
-                0 => random.next(),
-                1 => RAM.0 + RAM.1 as u64 - random.below(32),
-                2 => RAM.0 - random.below(32),
-                3 => u64::MAX - random.below(32),
-                4..10 => table,
-                _ => DATA + 16 * random.below(16),
-            };
-            let len = match random.below(24) {
-                0 => random.next() as u32,
-                1 => random.pick(&[0, 1, u32::MAX, 0x8000_0000, RAM.1 as u32]),
-                _ => random.pick(&[16, 16, 32, 512, 513, 1024, 4096]),
-            };
-            let flags = match random.below(16) {
-                0 => random.next() as u16,
-                1 => INDIRECT,
-                2..6 => NEXT,
-                6..10 => NEXT | WRITE,
-                _ => WRITE,
-            };
-            let next = if random.below(24) == 0 { random.next() as u16 } else { index + 1 };
-            driver.descriptor(at, index, (address, len, flags), next);
-        }
-    }
 }

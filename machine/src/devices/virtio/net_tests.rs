@@ -160,3 +160,43 @@ fn a_device_that_is_reset_in_the_middle_works_again() {
     send(&mut driver, HEADER, &arp());
     assert_eq!(driver.complete(0).1, (HEADER + ARP_REPLY) as u32);
 }
+
+/// Ten thousand pairs of rings of nonsense, with frames among it that are answered: the device survives each, and touches
+/// nothing but RAM.
+#[test]
+fn nonsense_in_the_rings_stays_in_ram() {
+    const FEATURES: u64 = VERSION_1 | EVENT_IDX | MRG_RXBUF | GUEST_CSUM | GUEST_TSO4;
+    let guarded = Guarded::new();
+    // What nonsense asks for must not leave the machine.
+    let network = UserNet::new(&UserOptions { restrict: true, ..UserOptions::default() }).unwrap();
+    let mut driver = guarded.driver(Version::Modern, Arc::new(Net::new(OUR_MAC, network)));
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let (mut sent, mut broken, mut answered) = (0, 0, 0);
+    for _ in 0..10_000 {
+        driver.init(FEATURES & !(random.next() & (EVENT_IDX | MRG_RXBUF)), 2);
+        for at in (0..4096).step_by(64) {
+            let mut header = [0; HEADER];
+            if random.below(2) == 0 {
+                header.iter_mut().for_each(|byte| *byte = random.pick(&[0, 0, 1, 2, 3, 4, 0x80, 0xff]));
+            }
+            driver.put(DATA + at, &[&header[..], &arp()].concat());
+        }
+        driver.offer_nonsense(0, &[WRITE, WRITE, NEXT | WRITE], &mut random);
+        let idx = driver.offer_nonsense(1, &[0, 0, NEXT], &mut random);
+        driver.notify(0);
+        driver.notify(1);
+        wait_for("an end to the nonsense", || driver.used_index(1) == idx || driver.get(0x70) & 0x40 != 0);
+        if driver.get(0x70) & 0x40 == 0 {
+            sent += 1
+        } else {
+            broken += 1
+        }
+        answered += usize::from(driver.used_index(0) != 0);
+    }
+    assert!(sent > 100 && broken > 100 && answered > 100, "{sent} sent, {broken} broke, {answered} answered");
+    assert_eq!(guarded.touched(), None, "a byte beside RAM has changed");
+    driver.init(VERSION_1, 2);
+    driver.submit(0, &[(DATA, 2000, WRITE)]);
+    send(&mut driver, HEADER, &arp());
+    assert_eq!(driver.complete(0).1, (HEADER + ARP_REPLY) as u32);
+}

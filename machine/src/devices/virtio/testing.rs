@@ -1,11 +1,13 @@
 //! A driver for the tests: it builds rings in guest memory by hand and talks to a transport's registers.
 
+#![allow(unsafe_code, reason = "a RAM region inside a larger mapping, to see what happens around it")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jit::inspect::Inspect;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestRegionMmap, MmapRegion, VolatileMemory};
 
 use super::mmio::{Version, VirtioMmio};
 use super::{Ram, VirtioDevice};
@@ -180,6 +182,44 @@ impl Driver {
         (self.ram.read_obj(GuestAddress(at)).unwrap(), self.ram.read_obj(GuestAddress(at + 4)).unwrap())
     }
 
+    /// Fills the descriptor table of a queue, and an indirect table, with plausible and implausible values, whose buffers
+    /// mostly begin in the 256 bytes from [`DATA`] on and mostly have flags of `usual`; and makes one to four chains of it
+    /// available, or any number. Returns the used index that says that all of them are finished.
+    pub(super) fn offer_nonsense(&self, queue: u32, usual: &[u16], random: &mut Random) -> u16 {
+        let table = DATA + 0x800 * (1 + u64::from(queue));
+        for (at, count) in [(Self::desc(queue), SIZE), (table, 32)] {
+            for index in 0..count {
+                let address = match random.below(24) {
+                    0 => random.next(),
+                    1 => RAM.0 + RAM.1 as u64 - random.below(32),
+                    2 => RAM.0 - random.below(32),
+                    3 => u64::MAX - random.below(32),
+                    4..10 => table,
+                    _ => DATA + 16 * random.below(16),
+                };
+                let len = match random.below(24) {
+                    0 => random.next() as u32,
+                    1 => random.pick(&[0, 1, u32::MAX, 0x8000_0000, RAM.1 as u32]),
+                    _ => random.pick(&[16, 16, 32, 512, 513, 1024, 4096]),
+                };
+                let flags = match random.below(16) {
+                    0 => random.next() as u16,
+                    1 => INDIRECT,
+                    _ => random.pick(usual),
+                };
+                let next = if random.below(24) == 0 { random.next() as u16 } else { index + 1 };
+                self.descriptor(at, index, (address, len, flags), next);
+            }
+        }
+        let idx = if random.below(8) == 0 { random.next() as u16 } else { 1 + random.below(4) as u16 };
+        for place in 0..SIZE {
+            let head = if random.below(8) == 0 { random.next() as u16 } else { random.below(16) as u16 };
+            self.ram.write_obj(head, GuestAddress(Self::avail(queue) + 4 + 2 * u64::from(place))).unwrap();
+        }
+        self.ram.write_obj(idx, GuestAddress(Self::avail(queue) + 2)).unwrap();
+        idx
+    }
+
     pub(super) fn bytes(&self, address: u64, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.ram.read_slice(&mut bytes, GuestAddress(address)).unwrap();
@@ -188,6 +228,46 @@ impl Driver {
 
     pub(super) fn put(&self, address: u64, bytes: &[u8]) {
         self.ram.write_slice(bytes, GuestAddress(address)).unwrap();
+    }
+}
+
+/// RAM in the middle of a larger mapping, to see whether what lies around it is touched.
+pub(super) struct Guarded {
+    ram: Ram,
+    /// Behind `ram`, which lies in it, so that it is dropped later.
+    outer: MmapRegion,
+}
+
+/// Bytes on either side of RAM, and what they are.
+const GUARD: usize = 1 << 20;
+const UNTOUCHED: u8 = 0xc5;
+
+impl Guarded {
+    pub(super) fn new() -> Self {
+        let outer = MmapRegion::<()>::new(RAM.1 + 2 * GUARD).unwrap();
+        // SAFETY: `outer` is a live mapping of that length, and nobody else uses it yet.
+        unsafe { std::ptr::write_bytes(outer.as_ptr(), UNTOUCHED, outer.size()) };
+        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: the region lies within `outer`, which `self` keeps for as long as a test uses the driver.
+        let inner =
+            unsafe { MmapRegion::build_raw(outer.as_ptr().wrapping_add(GUARD), RAM.1, prot, flags) }.unwrap();
+        let region = GuestRegionMmap::new(inner, GuestAddress(RAM.0)).unwrap();
+        Self { ram: Ram::from_regions(vec![region]).unwrap(), outer }
+    }
+
+    /// A driver with this RAM, to be dropped before `self`.
+    pub(super) fn driver(&self, version: Version, device: Arc<dyn VirtioDevice>) -> Driver {
+        Driver::with_ram(version, device, self.ram.clone())
+    }
+
+    /// Where a byte beside RAM has changed.
+    pub(super) fn touched(&self) -> Option<usize> {
+        let mut bytes = vec![0_u8; 2 * GUARD];
+        let (before, behind) = bytes.split_at_mut(GUARD);
+        for (at, into) in [(0, before), (GUARD + RAM.1, behind)] {
+            self.outer.get_slice(at, GUARD).unwrap().copy_to(into);
+        }
+        bytes.iter().position(|byte| *byte != UNTOUCHED)
     }
 }
 
