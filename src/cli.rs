@@ -356,9 +356,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE[,addr=ADDRESS][,raw]")]
     pub(crate) load: Vec<String>,
 
-    /// Put disk N (from 0) at virtio-mmio slot SLOT (0 to 7) instead of the highest that is free (may be repeated)
-    #[arg(long, value_name = "N=SLOT")]
-    pub(crate) disk_slot: Vec<String>,
+    /// Put a virtio device at virtio-mmio slot SLOT (0 to 7) instead of the highest that is free: the N-th of --disk (from
+    /// 0), the disk IMAGE, or one of the others (may be repeated)
+    #[arg(long, value_name = "N|image|net|rng|console=SLOT")]
+    pub(crate) slot: Vec<String>,
 
     /// Where the serial port goes
     #[arg(long, value_name = "stdio|none|file:FILE", default_value = "stdio")]

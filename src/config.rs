@@ -161,9 +161,9 @@ pub(crate) fn config(args: &RunArgs) -> Result<Option<Config>> {
     let harts = args.cpus.unwrap_or_else(|| if of_disk { disk_image::harts() } else { 1 });
     // One slot is the random number generator's.
     let others = [args.virtio_console, net != NetOptions::None, seed.is_some()];
-    let slots = board::VIRTIO_SLOTS as usize - 1 - others.into_iter().filter(|&other| other).count();
-    if disks.len() > slots {
-        let error = format!("{} disks are too many: want {slots} at most", disks.len());
+    let room = board::VIRTIO_SLOTS as usize - 1 - others.into_iter().filter(|&other| other).count();
+    if disks.len() > room {
+        let error = format!("{} disks are too many: want {room} at most", disks.len());
         return Err(usage("--disk", &error).into());
     }
     if args.perf.is_some() && args.engine == Engine::Interp {
@@ -173,12 +173,13 @@ pub(crate) fn config(args: &RunArgs) -> Result<Option<Config>> {
     if !dump_only {
         check_host_memory(memory)?;
     }
-    let mut disk_slots =
-        place::slots(&args.disk_slot, args.disk.len()).map_err(|error| usage("--disk-slot", &error))?;
-    if of_disk {
-        // The slots are those of --disk.
-        disk_slots.insert(0, None);
-    }
+    let present = place::Present {
+        image: of_disk,
+        disks: args.disk.len(),
+        net: net != NetOptions::None,
+        console: args.virtio_console,
+    };
+    let slots = place::slots(&args.slot, present).map_err(|error| usage("--slot", &error))?;
     let loads = args.load.iter().map(|text| place::load(text)).collect::<Result<_, _>>();
     let flash = match &args.uefi {
         Some(text) => {
@@ -199,7 +200,7 @@ pub(crate) fn config(args: &RunArgs) -> Result<Option<Config>> {
         flash,
         disks,
         net,
-        disk_slots,
+        slots,
         loads: loads.map_err(|error| usage("--load", &error))?,
         serial: place::serial(&args.serial).map_err(|error| usage("--serial", &error))?,
         seed,

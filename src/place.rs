@@ -1,6 +1,7 @@
-//! `--load`, `--disk-slot` and `--serial`: where files, disks and the serial port are put.
+//! `--load`, `--slot` and `--serial`: where files, devices and the serial port are put.
 
-use machine::{Load, Serial};
+use machine::board::VIRTIO_SLOTS;
+use machine::{Load, Serial, Slots};
 
 use crate::commas;
 
@@ -30,25 +31,51 @@ pub(crate) fn load(text: &str) -> Result<Load, String> {
     Ok(load)
 }
 
-/// Reads `N=SLOT` for one of `disks` disks; gives each its slot, if it has one.
-pub(crate) fn slots(texts: &[String], disks: usize) -> Result<Vec<Option<u32>>, String> {
-    let mut slots = vec![None; disks];
+/// What devices there are that can have a slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Present {
+    /// A disk before those of `--disk`.
+    pub(crate) image: bool,
+    /// Disks of `--disk`.
+    pub(crate) disks: usize,
+    pub(crate) net: bool,
+    pub(crate) console: bool,
+}
+
+/// Reads `N|image|net|rng|console=SLOT`, any number of them.
+pub(crate) fn slots(texts: &[String], present: Present) -> Result<Slots, String> {
+    let first = usize::from(present.image);
+    let mut slots = Slots { disks: vec![None; first + present.disks], ..Slots::default() };
+    let mut taken = Vec::new();
     for text in texts {
-        let numbers =
-            text.split_once('=').and_then(|(disk, slot)| Some((disk.parse().ok()?, slot.parse().ok()?)));
-        let (disk, slot): (usize, u32) =
-            numbers.ok_or_else(|| format!("`{text}` is not N=SLOT, such as --disk-slot 0=0"))?;
-        if slot >= machine::board::VIRTIO_SLOTS {
-            return Err(format!("there is no slot {slot}; want 0 to {}", machine::board::VIRTIO_SLOTS - 1));
+        let parts = text.split_once('=').and_then(|(device, slot)| Some((device, slot.parse().ok()?)));
+        let (device, slot): (&str, u32) = parts
+            .ok_or_else(|| format!("`{text}` is not DEVICE=SLOT, such as --slot 0=0 or --slot net=3"))?;
+        if slot >= VIRTIO_SLOTS {
+            return Err(format!("there is no slot {slot}; want 0 to {}", VIRTIO_SLOTS - 1));
         }
-        if slots.contains(&Some(slot)) {
+        if taken.contains(&slot) {
             return Err(format!("slot {slot} is given away twice; want another one"));
         }
-        match slots.get_mut(disk) {
-            Some(place) => *place = Some(slot),
+        taken.push(slot);
+        let place = match device {
+            "image" => present.image.then_some(0).and_then(|index| slots.disks.get_mut(index)),
+            "net" => present.net.then_some(&mut slots.net),
+            "rng" => Some(&mut slots.rng),
+            "console" => present.console.then_some(&mut slots.console),
+            number => {
+                let index = number.parse::<usize>().ok().and_then(|index| index.checked_add(first));
+                index.and_then(|index| slots.disks.get_mut(index))
+            }
+        };
+        match place {
+            Some(place @ None) => *place = Some(slot),
+            Some(Some(_)) => return Err(format!("`{device}` has two slots; leave one out")),
             None => {
                 return Err(format!(
-                    "there is no disk {disk}; want one of the {disks} of --disk, counted from 0"
+                    "there is no device `{device}`; want `image` for the disk IMAGE, one of the {} of --disk counted from 0, \
+                     net, rng, or console with --virtio-console",
+                    present.disks
                 ));
             }
         }
@@ -82,15 +109,33 @@ mod tests {
     }
 
     #[test]
-    fn disks_have_slots() {
-        let slots = |texts: &[&str]| slots(&texts.iter().map(ToString::to_string).collect::<Vec<_>>(), 2);
-        assert_eq!(slots(&["1=0"]), Ok(vec![None, Some(0)]));
-        assert_eq!(slots(&[]), Ok(vec![None, None]));
-        for texts in [&["2=0"][..], &["0=8"], &["0=1", "1=1"], &["0"], &["x=1"], &["0=-1"]] {
-            assert!(
-                slots(texts).is_err_and(|error| error.contains("want") || error.contains("N=SLOT")),
-                "{texts:?}"
-            );
+    fn devices_have_slots() {
+        let given = |texts: &[&str], present| {
+            slots(&texts.iter().map(ToString::to_string).collect::<Vec<_>>(), present)
+        };
+        let all = Present { image: true, disks: 2, net: true, console: true };
+        let few = Present { image: false, disks: 2, net: false, console: false };
+        let disks = |disks: &[Option<u32>]| Slots { disks: disks.to_vec(), ..Slots::default() };
+        assert_eq!(given(&["1=0"], few), Ok(disks(&[None, Some(0)])));
+        assert_eq!(given(&[], few), Ok(disks(&[None, None])));
+        assert_eq!(
+            given(&["image=7", "0=3", "net=1", "rng=2", "console=0"], all),
+            Ok(Slots { net: Some(1), rng: Some(2), console: Some(0), ..disks(&[Some(7), Some(3), None]) })
+        );
+        for texts in [
+            &["2=0"][..],
+            &["0=8"],
+            &["0=1", "1=1"],
+            &["0"],
+            &["x=1"],
+            &["0=-1"],
+            &["0=1", "0=2"],
+            &["net=1"],
+            &["image=1"],
+            &["console=1"],
+        ] {
+            let error = given(texts, few).unwrap_err();
+            assert!(["want", "--slot", "leave one out"].iter().any(|text| error.contains(text)), "{error}");
         }
     }
 

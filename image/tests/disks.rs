@@ -46,6 +46,31 @@ fn ubuntu() -> Vec<u8> {
     gpt(&[(15, &esp), (1, &root())])
 }
 
+/// A disk as Ubuntu's cloud images have it since 24.04: `/boot` is partition 13, and paths of its configuration begin there.
+fn ubuntu_with_boot_partition() -> Vec<u8> {
+    const UUID: &str = "10101010-1010-1010-1010-101010101010";
+    let config = format!(
+        "if [ -s $prefix/grubenv ]; then load_env; fi\nset default=0\nmenuentry 'Ubuntu' --id simple {{\n\
+         search --no-floppy --fs-uuid --set=root --hint-efi=hd0,gpt13 {UUID}\n\
+         linux /vmlinuz-6.8.0-60-generic root=LABEL=cloudimg-rootfs ro efi=debug earlycon=sbi\n\
+         initrd /initrd.img-6.8.0-60-generic\n}}\n"
+    );
+    let mut boot = ext4(&[
+        ("/grub/grub.cfg", config.as_bytes()),
+        ("/vmlinuz", b"-> vmlinuz-6.8.0-60-generic"),
+        ("/vmlinuz-6.8.0-60-generic", &kernel()),
+        ("/initrd.img-6.8.0-60-generic", b"initrd"),
+    ]);
+    // Identifier and label of its superblock.
+    boot[1024 + 0x68..][..16].fill(0x10);
+    boot[1024 + 0x78..][..16].copy_from_slice(b"BOOT\0\0\0\0\0\0\0\0\0\0\0\0");
+    // The root has an empty directory where it is mounted.
+    let root = ext4(&[("/boot/empty", b""), ("/etc/fstab", b"LABEL=BOOT /boot ext4 defaults 0 2\n")]);
+    let esp = format!("search.fs_uuid {UUID} root\nset prefix=($root)'/grub'\nconfigfile $prefix/grub.cfg\n");
+    let esp = fat(&[("/EFI/ubuntu/grub.cfg", esp.as_bytes())], Fat::Fat12);
+    gpt(&[(13, &boot), (15, &esp), (1, &root)])
+}
+
 fn systemd_boot(width: Fat) -> Vec<u8> {
     let entry = "title Linux\nversion 6.10\nlinux /vmlinuz-6.10\ninitrd /initrd\noptions ro\noptions quiet\ndevicetree /board.dtb\n";
     let files: [(&str, &[u8]); 5] = [
@@ -91,6 +116,15 @@ fn ubuntu_boots_what_its_grub_would() {
         summary,
         "`New`: /boot/vmlinuz on partition 1, /boot/initrd.img-6.8, /boot/more, by /EFI/ubuntu/grub.cfg on partition 15"
     );
+}
+
+#[test]
+fn a_boot_partition_of_its_own_is_found() {
+    let boot = boot(ubuntu_with_boot_partition(), None);
+    assert_eq!((boot.kernel.as_slice(), boot.initrd.as_deref()), (&kernel()[..], Some(&b"initrd"[..])));
+    assert_eq!(boot.options, "root=LABEL=cloudimg-rootfs ro efi=debug earlycon=sbi");
+    assert_eq!(boot.kernel_name, "/vmlinuz-6.8.0-60-generic on partition 13");
+    assert_eq!(boot.config, "/EFI/ubuntu/grub.cfg on partition 15");
 }
 
 #[test]

@@ -114,6 +114,19 @@ pub struct Load {
     pub raw: bool,
 }
 
+/// The virtio-mmio slots of devices that have to be in certain ones. The others take the highest that are free.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slots {
+    /// Of the disks, in their order; those beyond its end have none.
+    pub disks: Vec<Option<u32>>,
+    /// Of the network device.
+    pub net: Option<u32>,
+    /// Of the entropy device.
+    pub rng: Option<u32>,
+    /// Of the virtio console.
+    pub console: Option<u32>,
+}
+
 /// What to boot from a disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BootDisk {
@@ -146,8 +159,8 @@ pub struct Config {
     pub disks: Vec<DiskOptions>,
     /// What the guest is connected to.
     pub net: NetOptions,
-    /// The virtio-mmio slot of each disk that has to be in a certain one, in the order of the disks.
-    pub disk_slots: Vec<Option<u32>>,
+    /// Where virtio devices have to be.
+    pub slots: Slots,
     /// Files in memory besides what is booted.
     pub loads: Vec<Load>,
     /// Where the serial port goes, and the SBI's debug console with it.
@@ -188,7 +201,7 @@ impl Default for Config {
             flash: None,
             disks: Vec::new(),
             net: NetOptions::None,
-            disk_slots: Vec::new(),
+            slots: Slots::default(),
             loads: Vec::new(),
             serial: Serial::default(),
             seed: None,
@@ -360,31 +373,28 @@ impl Machine {
         // virtio: the n-th device takes the n-th slot from the top, and is found n-th.
         let version = if config.virtio_legacy { Version::Legacy } else { Version::Modern };
         let mut console = None;
-        let mut virtio: Vec<Arc<dyn devices::virtio::VirtioDevice>> = Vec::new();
+        let mut virtio: Vec<(Option<u32>, Arc<dyn devices::virtio::VirtioDevice>)> = Vec::new();
         for (index, (disk, options)) in disks.into_iter().zip(&config.disks).enumerate() {
             let serial = options.serial.clone().unwrap_or_else(|| format!("hartvm-disk{index}"));
-            virtio.push(Arc::new(Block::new(Box::new(disk), &serial, options.discard, config.harts)));
+            let slot = config.slots.disks.get(index).copied().flatten();
+            virtio.push((slot, Arc::new(Block::new(Box::new(disk), &serial, options.discard, config.harts))));
         }
         if let Some(seed) = &config.seed {
-            virtio.push(Arc::new(Block::new(
-                Box::new(disk::Memory::new(seed.clone())),
-                "hartvm-seed",
-                false,
-                1,
-            )));
+            let disk = Box::new(disk::Memory::new(seed.clone()));
+            virtio.push((None, Arc::new(Block::new(disk, "hartvm-seed", false, 1))));
         }
-        virtio.push(Arc::new(Rng::new().map_err(host("give random numbers"))?));
+        virtio.push((config.slots.rng, Arc::new(Rng::new().map_err(host("give random numbers"))?)));
         if config.virtio_console {
             let (cols, rows) = CONSOLE_SIZE;
             let device = Arc::new(Console::new(console_sink, room.clone(), cols, rows));
             console = Some(Arc::clone(&device));
-            virtio.push(device);
+            virtio.push((config.slots.console, device));
         }
         let mut forwards = Vec::new();
         if let NetOptions::User(options) = &config.net {
             let network = UserNet::new(options)?;
             forwards = network.forwards();
-            virtio.push(Arc::new(Net::new(options.mac, network)));
+            virtio.push((config.slots.net, Arc::new(Net::new(options.mac, network))));
         }
         if virtio.len() > board::VIRTIO_SLOTS as usize {
             return Err(Error::Slots(virtio.len()));
@@ -392,12 +402,9 @@ impl Machine {
         // Those that have to be in a certain slot first.
         let mut slots: [Option<Arc<dyn devices::virtio::VirtioDevice>>; board::VIRTIO_SLOTS as usize] =
             Default::default();
-        let wanted = |index: usize| {
-            config.disk_slots.get(index).copied().flatten().filter(|_| index < config.disks.len())
-        };
         let mut others = Vec::new();
-        for (index, device) in virtio.into_iter().enumerate() {
-            match wanted(index).and_then(|slot| slots.get_mut(slot as usize)) {
+        for (wanted, device) in virtio {
+            match wanted.and_then(|slot| slots.get_mut(slot as usize)) {
                 Some(slot @ None) => *slot = Some(device),
                 _ => others.push(device),
             }

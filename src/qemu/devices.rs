@@ -30,8 +30,8 @@ pub(super) struct Devices {
     /// A device of the kind that has a legacy interface on QEMU, unless told otherwise.
     mmio: bool,
     netdevs: BTreeMap<String, String>,
-    /// Network devices, by the netdev they name.
-    nics: Vec<String>,
+    /// Network devices, by the netdev they name, with their slot if given.
+    nics: Vec<(String, Option<u64>)>,
     /// Network devices with what they are connected to.
     networks: Vec<String>,
     chardevs: BTreeMap<String, Chardev>,
@@ -39,6 +39,8 @@ pub(super) struct Devices {
     /// Virtio consoles, by the chardev they name.
     consoles: Vec<String>,
     rng: bool,
+    /// The slot of what virtio consoles are plugged into, if given.
+    serial_slot: Option<u64>,
     memory_backends: Vec<Option<u64>>,
 }
 
@@ -262,7 +264,7 @@ virtio-rng-device, virtio-rng-pci                               random numbers (
 virtio-serial-device, virtio-serial-pci                         what a virtconsole is plugged into
 virtconsole                             chardev=ID              a virtio console
 loader                                  file=FILE,addr=ADDRESS  a file in memory
-Devices on PCI stand at virtio-mmio slots: the board has no PCI. bus=virtio-mmio-bus.N says which slot a disk has.
+Devices on PCI stand at virtio-mmio slots: the board has no PCI. bus=virtio-mmio-bus.N says which slot a device has.
 ";
 
 /// Properties of devices that are about PCI, which is not there, or about speed.
@@ -317,21 +319,11 @@ pub(super) fn device(guest: &mut Guest, value: &str) -> Done {
     if let Some(bus) = list.take("bus") {
         let place = bus.strip_prefix("virtio-mmio-bus.").and_then(number);
         match (transport, place) {
-            ("device", Some(place))
-                if place < u64::from(machine::board::VIRTIO_SLOTS) && kind == "virtio-blk" =>
-            {
-                slot = Some(place)
-            }
-            ("device", Some(_)) => {
-                return Err(list.bad(
-                    "bus",
-                    &bus,
-                    "virtio-mmio-bus.0 to .7, for a disk; other devices take the highest free slot",
-                ));
-            }
+            ("device", Some(place)) if place < u64::from(machine::board::VIRTIO_SLOTS) => slot = Some(place),
+            ("device", Some(_)) => return Err(list.bad("bus", &bus, "virtio-mmio-bus.0 to .7")),
             ("pci", None) if bus.starts_with("pcie.") || bus.starts_with("pci.") => {}
             _ if kind == "virtconsole" => {}
-            _ => return Err(list.bad("bus", &bus, "no bus, or virtio-mmio-bus.N for virtio-blk-device")),
+            _ => return Err(list.bad("bus", &bus, "no bus, or virtio-mmio-bus.N for a virtio-…-device")),
         }
     }
     let known = match kind {
@@ -377,8 +369,8 @@ pub(super) fn device(guest: &mut Guest, value: &str) -> Done {
                 "guest_tso6",
                 "mrg_rxbuf",
             ]);
-            devices.nics.push(netdev);
-            "netdev and mac"
+            devices.nics.push((netdev, slot));
+            "netdev, mac and bus"
         }
         "virtio-rng" => {
             if std::mem::replace(&mut devices.rng, true) {
@@ -388,9 +380,15 @@ pub(super) fn device(guest: &mut Guest, value: &str) -> Done {
                 ));
             }
             list.skip(&["rng"]);
-            "rng"
+            if let Some(slot) = slot {
+                guest.added.push(("--slot", format!("rng={slot}")));
+            }
+            "rng and bus"
         }
-        "virtio-serial" => "id",
+        "virtio-serial" => {
+            devices.serial_slot = slot.or(devices.serial_slot);
+            "id and bus"
+        }
         "virtconsole" => {
             list.skip(&["name", "nr"]);
             let chardev = list.take("chardev");
@@ -746,19 +744,16 @@ impl Devices {
                 value += ",discard=ignore";
             }
             if number == 0 && nothing_else {
-                if slot.is_some() {
-                    return Err(Refusal::new(
-                        "the disk that is booted has its own slot",
-                        "leave out bus=, or name a kernel or firmware",
-                    ));
-                }
                 guest.image = Some(value);
+                if let Some(slot) = slot {
+                    guest.added.push(("--slot", format!("image={slot}")));
+                }
                 continue;
             }
             guest.added.push(("--disk", value));
             if let Some(slot) = slot {
                 // Those of --disk are counted.
-                guest.added.push(("--disk-slot", format!("{}={slot}", number - usize::from(nothing_else))));
+                guest.added.push(("--slot", format!("{}={slot}", number - usize::from(nothing_else))));
             }
         }
         // On QEMU these have the old interface unless it is told otherwise, and old guests want that.
@@ -809,9 +804,12 @@ impl Devices {
     }
 
     fn network(&mut self, guest: &mut Guest) -> Done {
-        for id in std::mem::take(&mut self.nics) {
+        for (id, slot) in std::mem::take(&mut self.nics) {
             let network = self.netdevs.get(&id).ok_or_else(|| no_netdev(&id))?;
             self.networks.push(network.clone());
+            if let Some(slot) = slot {
+                guest.added.push(("--slot", format!("net={slot}")));
+            }
         }
         match self.networks.as_slice() {
             [] => guest.set("--net", "none"),
@@ -832,6 +830,9 @@ impl Devices {
             [id] => match self.chardevs.get(id) {
                 Some(Chardev::Stdio) => {
                     guest.switch("--virtio-console");
+                    if let Some(slot) = self.serial_slot {
+                        guest.added.push(("--slot", format!("console={slot}")));
+                    }
                     Ok(())
                 }
                 Some(_) => Err(Refusal::new(

@@ -57,7 +57,7 @@ fn kernels_and_teaching_systems() {
         run("-machine virt -bios none -kernel kernel/kernel -m 128M -smp 3 -nographic \
              -global virtio-mmio.force-legacy=false -drive file=fs.img,if=none,format=raw,id=x0 \
              -device virtio-blk-device,drive=x0,bus=virtio-mmio-bus.0"),
-        "--cpus 3 --firmware none --kernel kernel/kernel --memory 128M --net none --disk fs.img,format=raw --disk-slot 0=0"
+        "--cpus 3 --firmware none --kernel kernel/kernel --memory 128M --net none --disk fs.img,format=raw --slot 0=0"
     );
     assert_eq!(
         run(
@@ -66,7 +66,7 @@ fn kernels_and_teaching_systems() {
              -kernel os"
         ),
         "--cpus 1 --firmware ../bootloader/rustsbi-qemu.bin --kernel os --memory 128M --net none --virtio-legacy \
-         --load os.bin,addr=0x80200000 --disk fs.img,format=raw --disk-slot 0=0"
+         --load os.bin,addr=0x80200000 --disk fs.img,format=raw --slot 0=0"
     );
     assert_eq!(
         run(
@@ -125,6 +125,17 @@ fn disks_have_serial_numbers_and_may_keep_what_is_discarded() {
     assert!(refusal("-drive file=a,discard=often").contains("discard=unmap"));
 }
 
+#[test]
+fn every_virtio_device_can_have_a_slot() {
+    let line = "-kernel k -netdev user,id=n -device virtio-net-device,netdev=n,bus=virtio-mmio-bus.3 \
+                -device virtio-rng-device,bus=virtio-mmio-bus.4 -chardev stdio,id=c \
+                -device virtio-serial-device,bus=virtio-mmio-bus.5 -device virtconsole,chardev=c";
+    let flags = run(line);
+    for flag in ["--slot net=3", "--slot rng=4", "--slot console=5", "--virtio-console", "--net user"] {
+        assert!(flags.contains(flag), "{flag} is not in {flags}");
+    }
+}
+
 /// QEMU would start firmware that looks for nothing.
 #[test]
 fn a_disk_alone_is_booted() {
@@ -135,8 +146,10 @@ fn a_disk_alone_is_booted() {
     assert!(run("-drive file=-a,snapshot=on").starts_with("./-a,snapshot "));
     let second = "-drive file=b,if=none,id=y -device virtio-blk-device,drive=y,bus=virtio-mmio-bus.2";
     let first = "-drive file=a,if=none,id=x -device virtio-blk-pci,drive=x";
-    assert!(run(&format!("{first} {second}")).ends_with("--disk b --disk-slot 0=2"));
-    assert!(refusal(second).contains("bus="));
+    assert!(run(&format!("{first} {second}")).ends_with("--disk b --slot 0=2"));
+    assert!(run(second).starts_with("b ") && run(second).ends_with("--slot image=2"));
+    assert!(refusal(&second.replace("bus.2", "bus.8")).contains("virtio-mmio-bus.0 to .7"));
+    assert!(refusal(&second.replace("blk-device", "blk-pci")).contains("bus="));
     assert!(run("-hda a.img -bios fw.bin").ends_with("--disk a.img"));
 }
 

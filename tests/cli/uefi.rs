@@ -73,7 +73,7 @@ fn bad_flags_for_the_first_boot_are_usage_errors() {
     refused(&with("--ssh-key", &text), 2, &["--ssh-key", "ssh-keygen"]);
     refused(&with("--ssh-key", "/nonexistent/key"), 1, &["--ssh-key", "/nonexistent/key", "ssh-keygen"]);
     refused(&with("--user-data", "/nonexistent/data"), 1, &["--user-data", "/nonexistent/data"]);
-    refused(&with("--disk-slot", "0=0"), 2, &["--disk-slot", "no disk 0"]);
+    refused(&with("--slot", "0=0"), 2, &["--slot", "no device `0`"]);
     refused(&with("--serial", "tcp:1"), 2, &["--serial", "file:FILE"]);
     let kernel = dir.file("kernel", &greeter("", 0)).display().to_string();
     refused(&["run", "--kernel", &kernel, "--serial", "file:/nonexistent/x"], 1, &["/nonexistent/x"]);
