@@ -221,6 +221,10 @@ impl Flow {
     pub(super) fn host_event(&mut self, readable: bool, writable: bool) -> Result<(), Errno> {
         self.readable |= readable;
         self.writable |= writable;
+        if self.state == State::SynSent && !matches!(net::sockopt::socket_error(&self.socket), Ok(Ok(()))) {
+            // The client has gone; a guest that answers its SYN yet is told that nobody is there.
+            self.abort();
+        }
         if self.state == State::Connecting && writable {
             match net::sockopt::socket_error(&self.socket) {
                 Ok(Ok(())) => self.state = State::SynReceived,

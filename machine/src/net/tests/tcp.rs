@@ -190,6 +190,25 @@ fn a_guest_that_refuses_a_forwarded_connection_resets_it() {
 }
 
 #[test]
+fn a_client_that_resets_before_the_guest_answers_is_forgotten() {
+    let mut guest = Guest::new("hostfwd=tcp:127.0.0.1:0-:80");
+    let stream = TcpStream::connect(guest.net.forwards()[0].host).unwrap();
+    let syn = guest.expect(protocol::TCP);
+    assert_eq!(guest.net.tcp.len(), 1);
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    drop(stream);
+    guest.until("the end of the connection", |guest| {
+        guest.turn();
+        (guest.net.tcp.len() == 0).then_some(())
+    });
+    let mut connection = Connection::new("10.0.2.15:80", &format!("10.0.2.2:{}", be16(&syn.payload, 0)));
+    connection.next = super::super::wire::be32(&syn.payload, 4).wrapping_add(1);
+    connection.send(&mut guest, SYN | ACK, &[]);
+    guest.until("RST", |guest| connection.take(guest).then_some(()));
+    assert_eq!(connection.flags & RST, RST);
+}
+
+#[test]
 fn a_guest_that_answers_nothing_is_given_up() {
     let mut guest = Guest::new("hostfwd=tcp:127.0.0.1:0-:80");
     let mut stream = TcpStream::connect(guest.net.forwards()[0].host).unwrap();
