@@ -290,11 +290,16 @@ impl CodeCache {
     /// Watches a part of a page; its version, if every store to it is noticed now.
     fn watch(&self, inner: &mut Inner, code: Span) -> Option<u64> {
         let page_pa = code.page();
-        if page_pa >= MAX_ADDRESS || !self.memory.is_ram(page_pa, PAGE_SIZE) {
+        let rom = self.memory.is_rom(page_pa, PAGE_SIZE);
+        if page_pa >= MAX_ADDRESS || !rom && !self.memory.is_ram(page_pa, PAGE_SIZE) {
             return None;
         }
         let Inner { pages, harts, .. } = inner;
         let page = pages.entry(page_pa).or_default();
+        if rom {
+            // There are no stores to it.
+            return Some(page.version);
+        }
         if page.kills.are_too_many(|| self.second()) {
             return None;
         }
@@ -616,6 +621,21 @@ mod tests {
             memory.write(written, &[0xff]).unwrap();
             assert_eq!(cache.find(across(1), View::Plain, None), None, "{written:#x}");
         }
+    }
+
+    #[test]
+    fn code_in_a_rom_needs_no_watch() {
+        const ROM: u64 = 0x2000_0000;
+        let mut memory = GuestMemory::new(RAM, 1 << 20).unwrap();
+        memory.add_rom(ROM, &[0x13; 4096]).unwrap();
+        let cache = CodeCache::new(&memory, &Inspect::default(), true).expect("this host has a backend");
+        let entry = publish_in(&cache, ROM + 0x10, View::Plain);
+        let found = || cache.find([Span { pa: ROM + 0x10, length: 0 }, Span::default()], View::Plain, None);
+        assert!(entry.is_some() && found() == entry);
+        // A flash that is told something is read as something else, but executed as it was.
+        memory.hide_rom(ROM);
+        assert_eq!(found(), entry);
+        assert_eq!(publish_in(&cache, ROM + 0x1000, View::Plain), None, "nothing is there");
     }
 
     #[test]

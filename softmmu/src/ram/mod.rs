@@ -222,6 +222,11 @@ impl GuestMemory {
         self.0.ram.contains(pa, length)
     }
 
+    /// Whether the `length` bytes from `pa` on are all in one ROM, hidden or not. They never change.
+    pub fn is_rom(&self, pa: u64, length: u64) -> bool {
+        self.rom(pa, length).is_some()
+    }
+
     /// RAM as device models see it.
     pub fn vm(&self) -> &Ram {
         &self.0.vm
