@@ -211,7 +211,9 @@ Examples:
   hartvm run --kernel vmlinux --disk disk.raw --net user,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::5353-:53
   hartvm run --uefi RISCV_VIRT_CODE.fd --disk cloud.img --user alice --ssh-key ~/.ssh/id_ed25519.pub --hostname box
   hartvm run --uefi RISCV_VIRT_CODE.fd --disk disk.raw --memory 2G
+  hartvm run --uefi RISCV_VIRT_CODE.fd --kernel linux --initrd initrd.gz --append console=ttyS0
   hartvm run --kernel linux --cpu max,sv39 --memory 512M --dump-dts
+  hartvm run --kernel kernel.elf --firmware none --disk fs.img --slot 0=0 --slot net=1
   hartvm run --kernel linux --load overlay.bin,addr=0x88000000 --serial file:log.txt --pidfile hartvm.pid
   hartvm run --kernel vmlinux --gdb 1234 --gdb-wait     (gdb-multiarch vmlinux -ex 'target remote :1234')
   hartvm run --firmware none --kernel program.elf --stats --trace guest,host,int:trace.txt
