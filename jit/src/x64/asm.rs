@@ -146,18 +146,35 @@ impl Asm {
     }
 
     pub(super) fn jmp(&mut self, label: Label) {
-        let target = self.labels[label.0 as usize];
-        if target != UNBOUND && self.here() - target <= 126 {
-            return self.jmp_short(target);
-        }
         self.to_label(Bytes::NONE.byte(0xe9), label);
     }
 
-    /// A jump to an offset that is near.
-    pub(super) fn jmp_short(&mut self, target: u32) {
-        let relative = target.wrapping_sub(self.here() + 2) as i32;
-        debug_assert!(i8::try_from(relative).is_ok());
-        self.put(Bytes::NONE.byte(0xeb).byte(relative as u8));
+    /// A jump over the next `length` bytes.
+    pub(super) fn jmp_over(&mut self, length: i8) {
+        self.put(Bytes::NONE.byte(0xeb).byte(length as u8));
+    }
+
+    /// A jump back to an offset.
+    pub(super) fn jmp_back(&mut self, target: u32) {
+        match i8::try_from(i64::from(target) - i64::from(self.here() + 2)) {
+            Ok(relative) => self.put(Bytes::NONE.byte(0xeb).byte(relative as u8)),
+            Err(_) => {
+                self.put(Bytes::NONE.byte(0xe9));
+                self.push_u32(target.wrapping_sub(self.here() + 4));
+            }
+        }
+    }
+
+    /// A conditional jump to a place to come: where its displacement is, for [`Self::aim`].
+    pub(super) fn jcc_ahead(&mut self, cc: Cc) -> u32 {
+        let jump = Bytes::NONE.byte(0x0f).byte(0x80 | cc as u8);
+        self.put(Bytes { bits: jump.bits + 32, ..jump });
+        self.here() - 4
+    }
+
+    /// Lets the jump whose displacement is at `field` lead to a label.
+    pub(super) fn aim_at(&mut self, field: u32, label: Label) {
+        self.fixups.push((field, label));
     }
 
     pub(super) fn jcc(&mut self, cc: Cc, label: Label) {
@@ -178,8 +195,12 @@ impl Asm {
 
     /// Lets the jump whose displacement is at `field` lead here.
     pub(super) fn aim(&mut self, field: u32) {
-        let relative = self.here() - (field + 4);
-        self.bytes[field as usize..][..4].copy_from_slice(&relative.to_le_bytes());
+        self.set_u32(field, self.here() - (field + 4));
+    }
+
+    /// Changes four bytes.
+    pub(super) fn set_u32(&mut self, at: u32, value: u32) {
+        self.bytes[at as usize..][..4].copy_from_slice(&value.to_le_bytes());
     }
 
     /// Pads so that what comes `opcode` bytes from here is aligned to 4. Pieces of code are placed at multiples of 16.
@@ -322,7 +343,14 @@ impl Asm {
     }
 
     /// An instruction that starts with `start`, with the operand `[base + index + disp]`.
-    pub(super) fn base_index_disp(&mut self, start: Bytes, field: u8, base: u8, index: Option<u8>, disp: i32) {
+    pub(super) fn base_index_disp(
+        &mut self,
+        start: Bytes,
+        field: u8,
+        base: u8,
+        index: Option<u8>,
+        disp: i32,
+    ) {
         // As a base, register 4 or 12 needs a SIB byte, and 5 or 13 a displacement.
         let byte = i8::try_from(disp);
         let mode = match byte {

@@ -133,24 +133,23 @@ impl Translator {
     pub(super) fn unlinked(&mut self) {
         const MOV: u32 = 5;
         const JMP_SHORT: u32 = 2;
-        const CALL: u32 = 5;
         let jumps = self.links.len() as u32;
         if jumps == 0 {
             return;
         }
-        let call = self.asm.here() + jumps * MOV + (jumps - 1) * JMP_SHORT;
-        let end = call + MOV + CALL;
-        for index in 0..self.links.len() {
-            let Link { field, target } = self.links[index];
+        let end = self.asm.here() + jumps * (MOV + JMP_SHORT) - JMP_SHORT;
+        for (&Link { field, target }, left) in self.links.iter().zip((0..jumps).rev()) {
             self.asm.aim(field);
             self.asm.mov_imm32(RAX, unlinked(target, end - field));
-            if index + 1 < self.links.len() {
-                self.asm.jmp_short(call);
+            if left > 0 {
+                self.asm.jmp_over((left * (MOV + JMP_SHORT) - JMP_SHORT) as i8);
             }
         }
-        self.asm.mov_imm32(RDX, self.page);
-        self.asm.call_to(self.thunks.exit_link);
         debug_assert_eq!(self.asm.here(), end);
+        let end = self.asm.bind_here();
+        self.asm.lea_label(RCX, end);
+        self.asm.mov_imm(RDX, self.page.into());
+        self.asm.jmp_to(self.thunks.exit_link);
     }
 
     /// Tests the poll word; jumps to the label when it is set.

@@ -6,7 +6,7 @@
 //! |---|---|---|---|
 //! | `exit_at`, `exit_to` | offset or address in rax | | |
 //! | `exit_polled` | address in rax, 1 + offset of the jump in ecx | | |
-//! | `exit_link` | what [`unlinked`] gives in eax, number of the page in edx; called | | |
+//! | `exit_link` | what [`unlinked`] gives in eax, number of the page in edx, what that is measured from in rcx | | |
 //! | `load`, `store` | address in rax, site in ecx, value in rdx | what to add for the host's address in rcx | rax, rdx |
 //! | `step`, `call` | operation in rax, site in ecx | | rax, rcx, rdx |
 //! | `fp_on` | site in ecx, instruction in edx | | rax, rcx, rdx, but no scratch register of floating point |
@@ -51,8 +51,7 @@ const MXCSR: u32 = 0x1f80;
 /// Bits of an offset in a page.
 const OFFSET_BITS: u32 = 12;
 
-/// A direct jump to page offset `target` that is not linked yet. Its displacement is so many bytes before where the call of
-/// `exit_link` would return to.
+/// A direct jump to page offset `target` that is not linked yet, with its displacement so many bytes `before` a place in the code.
 pub(super) fn unlinked(target: u16, before: u32) -> u32 {
     debug_assert!(u32::from(target) >> OFFSET_BITS == 0 && before < 1 << (32 - OFFSET_BITS));
     before << OFFSET_BITS | u32::from(target)
@@ -168,7 +167,6 @@ fn emit_exits(asm: &mut Asm, thunks: &mut Thunks, fp_save: Label) -> Label {
     thunks.exit_link = start(asm);
     dynasm!(asm ; .arch x64
         ; mov [r15 + field!(native.link_page)], edx
-        ; pop rcx
         ; mov edx, eax
         ; shr edx, OFFSET_BITS as i8
         ; sub rcx, rdx
@@ -297,10 +295,9 @@ fn finish_access(asm: &mut Asm, shared: &Shared) {
 fn emit_load(asm: &mut Asm, shared: &Shared, size: i32) -> u32 {
     let load = start(asm);
     dynasm!(asm ; .arch x64 ; push rcx);
-    let miss = asm.label();
-    tlb::probe(asm, READ, size, RAX, RCX, RDX, miss);
+    let miss = tlb::probe(asm, READ, size, RAX, RCX, RDX);
     dynasm!(asm ; .arch x64 ; add rsp, BYTE 8 ; ret);
-    asm.bind(miss);
+    asm.aim(miss);
     store_pins(asm, &PINS[..VOLATILE_PINS]);
     // Twice, for the stack is aligned to 16 bytes in a call.
     dynasm!(asm ; .arch x64 ; push rax ; push rax ; mov rsi, rax ; mov edx, size);
@@ -312,10 +309,9 @@ fn emit_load(asm: &mut Asm, shared: &Shared, size: i32) -> u32 {
 fn emit_store(asm: &mut Asm, shared: &Shared, size: i32) -> u32 {
     let store = start(asm);
     dynasm!(asm ; .arch x64 ; push rcx ; push rdx);
-    let miss = asm.label();
-    tlb::probe(asm, WRITE, size, RAX, RCX, RDX, miss);
+    let miss = tlb::probe(asm, WRITE, size, RAX, RCX, RDX);
     dynasm!(asm ; .arch x64 ; add rsp, BYTE 16 ; ret);
-    asm.bind(miss);
+    asm.aim(miss);
     dynasm!(asm ; .arch x64 ; pop rdx);
     store_pins(asm, &PINS[..VOLATILE_PINS]);
     dynasm!(asm ; .arch x64 ; push rax ; push rax ; mov rsi, rax ; mov ecx, size);

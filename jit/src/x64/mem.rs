@@ -7,26 +7,26 @@ use dynasm::dynasm;
 use dynasmrt::DynasmApi;
 use frontend::ir::{Code, Op, Reg};
 
-use super::asm::{Cc, Label, Width, op};
+use super::asm::{Cc, Width, op};
 use super::regs::{Loc, Pins, RAX, RCX, RDX, f_pinned, f_slot, field};
-use super::tlb::{self, READ, WRITE};
+use super::tlb::{self, WRITE};
 use super::vex::Rm;
 use super::{Cold, Translator, alu};
 use crate::codegen::float::{is_float, is_inline};
-use crate::codegen::runs::{Base, Rules, Run, bytes, is_access, is_float_access, is_store};
+use crate::codegen::runs::{BASES, Base, Rules, Run, bytes, is_access, is_float_access, is_store};
 
 /// Where the addends of a run's bases are kept.
-const ADDENDS: [u8; 2] = [RCX, RDX];
+pub(super) const ADDENDS: [u8; BASES] = [RCX, RDX];
 /// Where the shared code leaves an addend: that of a run of one access is in its place then.
 const ASKED: u8 = RCX;
 const _: () = assert!(ASKED == ADDENDS[0]);
 
 /// What the cold code of a run goes by.
 pub(super) struct SlowRun {
-    /// From where on it is, and where the block goes on behind the probes and behind the run.
-    slow: Label,
-    probed: Label,
-    done: Label,
+    /// The jumps that lead to it, and where the block goes on behind the probes and behind the run.
+    misses: [Option<u32>; BASES],
+    probed: u32,
+    done: u32,
     /// The run's operations in the block.
     index: usize,
     length: usize,
@@ -36,7 +36,7 @@ pub(super) struct SlowRun {
 
 impl Rules for Pins {
     fn is_simple(&self, op: &Op) -> bool {
-        if is_float(op.code) { is_inline(op) } else { alu::is_simple(op.code) }
+        alu::is_simple(op.code) || is_float(op.code) && is_inline(op)
     }
 
     /// With two bases, rax is the only scratch register left, so neither may need one.
@@ -49,12 +49,11 @@ impl Translator {
     /// The run that starts with the access at `index`; returns its length.
     pub(super) fn accesses(&mut self, ops: &[Op], index: usize) -> usize {
         let run = Run::worthwhile(&self.pins, &ops[index..]);
-        let slow = self.asm.label();
-        let boxed = self.boxed;
-        for (base, addend) in run.bases.iter().flatten().zip(ADDENDS) {
-            self.probe(base, addend, slow);
+        let (boxed, mut misses) = (self.boxed, [None; BASES]);
+        for (index, base) in run.bases().iter().enumerate() {
+            misses[index] = Some(self.probe(base, index));
         }
-        let probed = self.asm.bind_here();
+        let probed = self.asm.here();
         for op in &ops[index..index + run.length] {
             if is_access(op) {
                 self.access(op, ADDENDS[run.base(op.a)]);
@@ -62,18 +61,20 @@ impl Translator {
                 self.simple(op);
             }
         }
-        let done = self.asm.bind_here();
-        self.cold.push(Cold::Run(SlowRun { slow, probed, done, index, length: run.length, boxed }));
+        let done = self.asm.here();
+        self.cold.push(Cold::Run(SlowRun { misses, probed, done, index, length: run.length, boxed }));
         run.length
     }
 
     /// A run whose probe has failed.
     pub(super) fn slow_run(&mut self, run: SlowRun) {
-        self.asm.bind(run.slow);
+        for miss in run.misses.into_iter().flatten() {
+            self.asm.aim(miss);
+        }
         if run.length == 1 {
             let op = self.ops[run.index];
             self.ask(&op);
-            return self.asm.jmp(run.probed);
+            return self.asm.jmp_back(run.probed);
         }
         self.boxed = run.boxed;
         for index in run.index..run.index + run.length {
@@ -85,7 +86,7 @@ impl Translator {
                 self.simple(&op);
             }
         }
-        self.asm.jmp(run.done);
+        self.asm.jmp_back(run.done);
     }
 
     /// `cbo.zero`
@@ -133,9 +134,8 @@ impl Translator {
         }
     }
 
-    /// Finds the addend for all accesses by a base.
-    fn probe(&mut self, base: &Base, addend: u8, slow: Label) {
-        let table = if base.stores { WRITE } else { READ };
+    /// Finds the addend for all accesses by the base of this index. Returns the jump that is taken if it is not known.
+    fn probe(&mut self, base: &Base, index: usize) -> u32 {
         // The way from the address to the slot is what a chain of pointers waits for, so it does not go through a copy.
         let address = match self.pins.pinned(base.reg) {
             Some(host) if base.low == 0 => host,
@@ -144,7 +144,7 @@ impl Translator {
                 RAX
             }
         };
-        tlb::probe(&mut self.asm, table, (base.high - base.low) as i32, address, addend, RAX, slow);
+        self.probes.paste(&mut self.asm, base.stores, (base.high - base.low) as i32, address, index)
     }
 
     /// Has the shared code find the addend for one access, in [`ASKED`].

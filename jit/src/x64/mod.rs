@@ -28,8 +28,9 @@ use frontend::Block;
 use frontend::ir::{Code, Follow, Helper, Op, Shape};
 
 use asm::{Asm, Cc, Label, Width, op};
-use mem::SlowRun;
+use mem::{ADDENDS, SlowRun};
 use regs::{Loc, Pins, RAX, RCX, field};
+use tlb::Probes;
 
 use crate::cache::Arena;
 use crate::codegen::combine::are_twins;
@@ -78,6 +79,7 @@ enum Cold {
 pub(crate) struct Translator {
     asm: Asm,
     thunks: Thunks,
+    probes: Probes,
     cold: Vec<Cold>,
     spare: Vec<Cold>,
     /// Operations that the code refers to.
@@ -124,6 +126,7 @@ impl Translator {
         Self {
             asm,
             thunks,
+            probes: Probes::new(ADDENDS),
             cold: Vec::new(),
             spare: Vec::new(),
             data: Vec::new(),
@@ -235,16 +238,14 @@ impl Translator {
     /// Assembles the operation at `index`, or several from there on; returns how many.
     fn op(&mut self, ops: &[Op], index: usize) -> usize {
         let op = &ops[index];
-        if runs::is_access(op) {
-            return self.accesses(ops, index);
-        }
         if let Some(second) = ops.get(index + 1).filter(|second| are_twins(op, second)) {
             self.twins(op, second);
             return 2;
         }
         match op.code.shape() {
-            _ if float::is_float(op.code) => self.float(op),
             Shape::Ri | Shape::Rr | Shape::Rrr | Shape::Rri => self.integer(op),
+            _ if runs::is_access(op) => return self.accesses(ops, index),
+            _ if float::is_float(op.code) => self.float(op),
             Shape::Amo => self.atomic(op),
             Shape::Branch => self.branch(op),
             Shape::Jump => self.jump(op),
