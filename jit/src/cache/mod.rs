@@ -547,11 +547,10 @@ impl CodeCache {
         Some(entry)
     }
 
-    /// Kills all blocks in a part of the arena.
+    /// Kills all blocks in a part of the arena, if there has ever been code.
     fn retire(&self, inner: &mut Inner, region: Range<u32>) {
         inner.retiring = region.clone();
         if inner.stats.arena_used <= u64::from(region.start) {
-            // There has never been code in it.
             return;
         }
         let Inner { blocks, links, .. } = &mut *inner;
@@ -567,16 +566,14 @@ impl CodeCache {
         }
         let Inner { harts, stats, .. } = inner;
         // Also when stores have killed all of it: harts may know the entries still, or be in the code.
-        if stats.arena_used > u64::from(region.start) {
-            inner.retired = harts.ask(Request::ForgetCode);
-            stats.retired += 1;
-            if let Some(trace) = &self.trace {
-                let fields = [
-                    ("offset in the arena", Value::Hex(region.start.into())),
-                    ("blocks", Value::Number(old.len() as u64)),
-                ];
-                trace.event(Category::Cache, None, &"region retired", &fields);
-            }
+        inner.retired = harts.ask(Request::ForgetCode);
+        stats.retired += 1;
+        if let Some(trace) = &self.trace {
+            let fields = [
+                ("offset in the arena", Value::Hex(region.start.into())),
+                ("blocks", Value::Number(old.len() as u64)),
+            ];
+            trace.event(Category::Cache, None, &"region retired", &fields);
         }
     }
 }
