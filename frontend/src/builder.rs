@@ -57,6 +57,7 @@ impl Builder {
     }
 
     /// Appends an operation as it stands, as part of the instruction being lowered.
+    #[inline(always)]
     pub fn push(&mut self, op: Op) {
         self.ops.push(Op { at: self.insn_at, ..op });
     }
@@ -290,8 +291,9 @@ impl Block {
                 }
             }
             insns.push(at);
-            match decoder.decode(bits) {
-                Some(insn) => builder.insn(at, &insn),
+            // Not a copy of the instruction, which would have to wait for its fields.
+            match &decoder.decode(bits) {
+                Some(insn) => builder.insn(at, insn),
                 None => builder.illegal(at, bits),
             }
             at += u16::from(len);

@@ -302,15 +302,21 @@ impl Native {
             *heat += 1;
             return None;
         }
-        self.cut(mmu, code, view)?;
+        let first = mmu.code_page(pa)?;
+        let second = if code[1].length == 0 { None } else { Some(mmu.code_page(code[1].pa)?) };
+        let half = |at: u16| match at {
+            0..4096 => Some(first.half(at)),
+            _ => Some(second?.half(0)),
+        };
+        let limit = if second.is_some() { 1 } else { frontend::builder::MAX_INSNS };
+        self.cut((pa & 0xfff) as u16, limit, view, half)?;
         let block = &self.block;
         if code[1].length == 0 {
             code[0].length = length(block);
         }
         let ticket = self.cache.begin(code, view)?;
         // What was read before stores were noticed may have been overwritten unnoticed.
-        let halves = code.iter().flat_map(|part| (part.pa..part.pa + part.length).step_by(2));
-        if !halves.zip(&self.halves).all(|(pa, half)| mmu.read_code_u16(pa) == Ok(*half)) {
+        if !(block.start / 2..).zip(&self.halves).all(|(index, &then)| half(2 * index) == Some(then)) {
             return None;
         }
         *heat_slot(&mut self.heat, pa) = 0;
@@ -325,26 +331,22 @@ impl Native {
         });
         if placed && let (Some(trace), Some(entry)) = (&self.block_trace, entry) {
             let place = Place { hart: self.hart, mode: mmu.privilege(), address: pc };
-            self.trace_block(trace, &place, code, entry, |pa| mmu.read_code_u16(pa).ok());
+            self.trace_block(trace, &place, pa, entry, half);
         }
         entry
     }
 
-    /// Traces a block that was just translated to the code at a host address; `read` reads by physical address.
+    /// Traces a block at `pa` that was just translated to the code at a host address; `half` reads by offset in its page.
     #[cold]
     fn trace_block(
         &self,
         trace: &Trace,
         place: &Place,
-        code: [Span; 2],
+        pa: u64,
         entry: u64,
-        read: impl Fn(u64) -> Option<u16>,
+        half: impl Fn(u16) -> Option<u16>,
     ) {
-        let pa = code[0].pa;
-        trace.block(&self.decoder, &self.block, place, pa, |at| match at {
-            0..4096 => read((pa & !0xfff) + u64::from(at)),
-            _ => read(code[1].pa),
-        });
+        trace.block(&self.decoder, &self.block, place, pa, half);
         if trace.has(Category::Host) {
             let bytes = self.translator.code();
             let mut text = String::new();
@@ -356,24 +358,22 @@ impl Native {
         }
     }
 
-    /// Decodes the block that starts at `code` into `block`, and keeps what it read in `halves`.
-    fn cut(&mut self, mmu: &Mmu, code: [Span; 2], view: View) -> Option<()> {
+    /// Decodes the block of `limit` instructions at most that starts at page offset `start` into `block`, and keeps its halfwords in
+    /// `halves`; `half` reads by page offset.
+    fn cut(&mut self, start: u16, limit: usize, view: View, half: impl Fn(u16) -> Option<u16>) -> Option<()> {
         let halves = &mut self.halves;
         halves.clear();
-        let (start, page) = ((code[0].pa & 0xfff) as u16, code[0].pa & !0xfff);
-        let (limit, second) = match code[1].length {
-            0 => (frontend::builder::MAX_INSNS, None),
-            _ => (1, Some(code[1].pa)),
-        };
         let points = &self.breakpoints;
         let stop = |at| view == View::Cut && points.cuts_at(at);
         let done = self.block.recut(&self.decoder, start, limit, stop, |at| {
-            let pa = if at < 4096 { Some(page + u64::from(at)) } else { second };
-            let half = mmu.read_code_u16(pa.ok_or(())?).map_err(drop)?;
+            let half = half(at).ok_or(())?;
             halves.push(half);
             Ok::<u16, ()>(half)
         });
-        done.ok()
+        done.ok()?;
+        // A last instruction whose second half could not be read is not in the block.
+        halves.truncate(usize::from(self.block.end - start) / 2);
+        Some(())
     }
 }
 

@@ -58,7 +58,7 @@ mod tests;
 
 pub use mmu::{Fetch, Mmu, MmuConfig, MmuStats, MmuWatcher, Regime, Reservation, Walk};
 pub use pmp::Pmp;
-pub use ram::{CodeBitmap, CodeWatcher, GuestMemory, MemoryError, Ram};
+pub use ram::{CodeBitmap, CodePage, CodeWatcher, GuestMemory, MemoryError, Ram};
 pub use tlb::{Context, EXEC_BITS, EXEC_SLOTS, Entry, ExecEntry, TLB_BITS, TLB_SLOTS};
 pub use trap::{Access, AccessFault, Fault, Privilege, Trap, cause};
 pub use walk::SatpMode;

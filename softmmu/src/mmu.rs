@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::contexts::{Contexts, Selector};
 use crate::l2::L2;
 use crate::pmp::Pmp;
-use crate::ram::{GuestMemory, HostRef, Word};
+use crate::ram::{CodePage, GuestMemory, HostRef, Word};
 use crate::spaces::{SpaceId, Spaces};
 use crate::tlb::{Context, Reach};
 use crate::trap::{Access, AccessFault, Fault, Privilege, Trap};
@@ -500,6 +500,12 @@ impl Mmu {
     /// Forgets all payloads, in all regimes.
     pub fn exec_clear_all(&mut self) {
         self.contexts.clear_exec();
+    }
+
+    /// The page at a physical address, if it is RAM or ROM, to read code from.
+    #[inline]
+    pub fn code_page(&self, pa: u64) -> Option<CodePage<'_>> {
+        self.memory.code_page(pa)
     }
 
     /// Two bytes of code at a physical address.

@@ -246,6 +246,18 @@ impl Asm {
         self.to(branch_word(0), label);
     }
 
+    /// A branch to a place to come: where it is, for [`Self::aim`].
+    pub(super) fn b_ahead(&mut self) -> u32 {
+        self.push_u32(branch_word(0));
+        self.here() - 4
+    }
+
+    /// Lets the branch at `field` lead here.
+    pub(super) fn aim(&mut self, field: u32) {
+        let word = branch_word(self.here() - field);
+        self.bytes[field as usize..][..4].copy_from_slice(&word.to_le_bytes());
+    }
+
     pub(super) fn b_cc(&mut self, cc: Cc, label: Label) {
         self.to(0x5400_0000 | cc as u32, label);
     }

@@ -168,18 +168,21 @@ impl Translator {
             return self.exit_condition(condition, move |t| t.link(None, target));
         }
         self.exchange_out();
-        let stub = self.asm.label();
-        let field = self.asm.here();
-        self.asm.b(stub);
+        let field = self.asm.b_ahead();
         self.links.push(Link { field, target });
-        self.cold(move |t| {
-            t.asm.bind(stub);
-            let site = t.asm.bind_at(field);
-            t.asm.adr(X17, site);
-            t.asm.mov_imm(X15, t.page.into());
-            t.asm.mov_imm(X16, target.into());
-            t.asm.b_to(t.thunks.exit_link);
-        });
+    }
+
+    /// Where the jumps go that are not linked yet.
+    pub(super) fn unlinked(&mut self) {
+        for index in 0..self.links.len() {
+            let Link { field, target } = self.links[index];
+            self.asm.aim(field);
+            let site = self.asm.bind_at(field);
+            self.asm.adr(X17, site);
+            self.asm.mov_imm(X15, self.page.into());
+            self.asm.mov_imm(X16, target.into());
+            self.asm.b_to(self.thunks.exit_link);
+        }
     }
 
     /// Tests the poll word; jumps to the label when it is set. Keeps all but x17.

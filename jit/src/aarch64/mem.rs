@@ -6,20 +6,31 @@
 use dynasm::dynasm;
 use frontend::ir::{Code, Op, Reg};
 
-use super::Translator;
-use super::alu;
 use super::asm::{Access, Label, Logic, Place, Width, op};
 use super::regs::{Pins, X14, X15, X16, X17, field};
 use super::tlb::{self, READ, WRITE};
+use super::{Cold, Translator, alu};
 use crate::codegen::float::{is_float, is_inline};
-use crate::codegen::runs::{Base, Rules, Run, bytes, is_access, is_float_access, is_store};
+use crate::codegen::runs::{BASES, Base, Rules, Run, bytes, is_access, is_float_access, is_store};
 
 /// Where the host addresses of a run's lowest bytes are kept.
-const PLACES: [u8; 2] = [X15, X14];
+const PLACES: [u8; BASES] = [X15, X14];
+
+/// What the cold code of a run goes by.
+pub(super) struct SlowRun {
+    /// From where on it is, and where the block goes on.
+    slow: Label,
+    done: Label,
+    /// The run's operations in the block.
+    index: usize,
+    length: usize,
+    /// [`Translator::boxed`] before the run.
+    boxed: u32,
+}
 
 impl Rules for Pins {
     fn is_simple(&self, op: &Op) -> bool {
-        if is_float(op.code) { is_inline(op) } else { alu::is_simple(op.code) }
+        alu::is_simple(op.code) || is_float(op.code) && is_inline(op)
     }
 
     fn allow_second(&self, _: Reg, _: Reg) -> bool {
@@ -31,38 +42,41 @@ impl Translator {
     /// The run that starts with the access at `index`; returns its length.
     pub(super) fn accesses(&mut self, ops: &[Op], index: usize) -> usize {
         let run = Run::worthwhile(&self.pins, &ops[index..]);
-        let range = index..index + run.length;
-        let (slow, done) = (self.asm.label(), self.asm.label());
-        let boxed = self.boxed;
+        let (slow, boxed) = (self.asm.label(), self.boxed);
         if run.length == 1 {
             self.single_access(&ops[index], slow);
         } else {
-            for (base, place) in run.bases.iter().flatten().zip(PLACES) {
+            for (base, place) in run.bases().iter().zip(PLACES) {
                 self.probe(base, place, slow);
             }
-            for op in &ops[range.clone()] {
+            for op in &ops[index..index + run.length] {
                 if is_access(op) {
                     let index = run.base(op.a);
-                    let low = run.bases[index].map_or(0, |base| base.low);
+                    let low = run.bases()[index].low;
                     self.access(op, Place::Offset(PLACES[index], op.imm - low));
                 } else {
                     self.simple(op);
                 }
             }
         }
-        self.asm.bind(done);
-        self.cold_branch(slow, done, move |t| {
-            t.boxed = boxed;
-            for index in range {
-                let op = t.ops[index];
-                if is_access(&op) {
-                    t.slow_access(&op);
-                } else {
-                    t.simple(&op);
-                }
-            }
-        });
+        let done = self.asm.bind_here();
+        self.cold.push(Cold::Run(SlowRun { slow, done, index, length: run.length, boxed }));
         run.length
+    }
+
+    /// A run whose probe has failed.
+    pub(super) fn slow_run(&mut self, run: SlowRun) {
+        self.asm.bind(run.slow);
+        self.boxed = run.boxed;
+        for index in run.index..run.index + run.length {
+            let op = self.ops[index];
+            if is_access(&op) {
+                self.slow_access(&op);
+            } else {
+                self.simple(&op);
+            }
+        }
+        self.asm.b(run.done);
     }
 
     /// An access with a probe of its own.

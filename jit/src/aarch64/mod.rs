@@ -28,6 +28,7 @@ use frontend::Block;
 use frontend::ir::{Code, Follow, Helper, Op, Shape};
 
 use asm::{Asm, Cc, ISB, Label, NOP, Width, branch_word};
+use mem::SlowRun;
 use regs::{INSTRET, PAGE, Pins, X16, X17};
 
 use crate::cache::Arena;
@@ -81,7 +82,12 @@ pub(crate) fn divert(arena: &Arena, entry: u32, target: u32) {
     arena.patch(entry, branch_word(target.wrapping_sub(entry)));
 }
 
-type Cold = Box<dyn FnOnce(&mut Translator)>;
+/// What is assembled after the block.
+enum Cold {
+    /// The most frequent.
+    Run(SlowRun),
+    Other(Box<dyn FnOnce(&mut Translator)>),
+}
 
 /// Assembles blocks, one after the other.
 pub(crate) struct Translator {
@@ -205,19 +211,21 @@ impl Translator {
         while !self.cold.is_empty() {
             std::mem::swap(&mut cold, &mut self.cold);
             for cold in cold.drain(..) {
-                cold(self);
+                match cold {
+                    Cold::Run(run) => self.slow_run(run),
+                    Cold::Other(cold) => cold(self),
+                }
             }
         }
         self.spare = cold;
         self.exchange_subroutines();
+        self.unlinked();
         self.instructions = self.asm.here();
         self.asm.align(8, 0);
-        let mut data = std::mem::take(&mut self.data);
-        for (label, op) in data.drain(..) {
+        for (label, op) in self.data.drain(..) {
             self.asm.bind(label);
             self.asm.extend(op_bytes(&op));
         }
-        self.data = data;
         self.asm.resolve();
     }
 
@@ -270,7 +278,7 @@ impl Translator {
 
     /// Assembles `cold` after the block.
     fn cold(&mut self, cold: impl FnOnce(&mut Translator) + 'static) {
-        self.cold.push(Box::new(cold));
+        self.cold.push(Cold::Other(Box::new(cold)));
     }
 
     /// Assembles after the block what is done from the label `from` on, before the block goes on at `to`.

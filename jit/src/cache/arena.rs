@@ -61,18 +61,13 @@ impl Arena {
         (offset < self.size as u64).then_some(offset as u32)
     }
 
-    /// Has the host map a part of the arena, all of which will be written soon: much cheaper than one fault for each page.
+    /// Has the host map a part of the arena, all of which will be written soon: much cheaper than one fault for each page. Of the
+    /// executable mapping, one fault maps many pages, for the memory is there then.
     pub(crate) fn populate(&self, part: Range<u32>) {
-        for (mapping, advice) in
-            [(self.writable, Advice::LinuxPopulateWrite), (self.executable, Advice::LinuxPopulateRead)]
-        {
-            let address = std::ptr::with_exposed_provenance_mut(mapping + part.start as usize);
-            // SAFETY: a part of the mapping, whose contents this leaves as they are.
-            if unsafe { madvise(address, part.len(), advice) }.is_err() {
-                // Linux before 5.14; the faults do it.
-                return;
-            }
-        }
+        let address = std::ptr::with_exposed_provenance_mut(self.writable + part.start as usize);
+        // SAFETY: a part of the mapping, whose contents this leaves as they are. An error is that of a Linux before 5.14; the faults
+        // do it there.
+        let _ = unsafe { madvise(address, part.len(), Advice::LinuxPopulateWrite) };
     }
 
     /// Copies code to a place that no thread executes.
@@ -109,9 +104,12 @@ impl Arena {
         self.field(field).load(Ordering::Relaxed)
     }
 
-    /// Changes a word of code, which other threads may be executing: one that the host allows to change. Returns what it was.
+    /// Changes a word of code, which other threads may be executing: one that the host allows to change. Returns what it was. The
+    /// caller's lock on the cache keeps others from changing it.
     pub(crate) fn patch(&self, field: u32, word: u32) -> u32 {
-        let old = self.field(field).swap(word, Ordering::Release);
+        let place = self.field(field);
+        let old = place.load(Ordering::Relaxed);
+        place.store(word, Ordering::Release);
         self.make_fetchable(field, size_of::<u32>());
         old
     }

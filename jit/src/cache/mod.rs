@@ -49,7 +49,7 @@ const SMALL_ARENA_SIZE: usize = 2 << 20;
 const REGIONS: u32 = 16;
 
 /// Bytes of the arena that the host is asked for at a time; a divisor of every region's size, and a multiple of every host's page.
-const POPULATE: u32 = 64 << 10;
+const POPULATE: u32 = 128 << 10;
 
 /// A page whose blocks were killed this many times in a second is interpreted for the rest of it.
 const MAX_KILLS: u32 = 200;
@@ -59,8 +59,6 @@ const MAX_ADDRESS: u64 = CUT;
 
 /// In a block's key: the block is of [`View::Cut`].
 const CUT: u64 = 1 << 43;
-/// The same in [`Page::blocks`].
-const CUT_OFFSET: u16 = 1 << 15;
 
 /// How a block is known: the physical address of its first instruction, and the view.
 pub(crate) fn key(pa: u64, view: View) -> u64 {
@@ -128,6 +126,11 @@ impl Span {
         self.pa & !(PAGE_SIZE - 1)
     }
 
+    /// In its page.
+    fn offset(self) -> u16 {
+        (self.pa & (PAGE_SIZE - 1)) as u16
+    }
+
     fn overlaps(self, other: Span) -> bool {
         self.pa < other.pa + other.length && other.pa < self.pa + self.length
     }
@@ -135,8 +138,8 @@ impl Span {
 
 #[derive(Default)]
 struct Page {
-    /// Offsets of the blocks that start in the page, with [`CUT_OFFSET`].
-    blocks: Vec<u16>,
+    /// Where blocks start in the page, by view.
+    starts: [Starts; 2],
     /// Keys of blocks that start in another page and end in this one.
     crossing: Vec<u64>,
     /// Counts stores to watched granules.
@@ -186,7 +189,60 @@ pub(crate) struct Ticket {
 
 impl Page {
     fn is_empty(&self) -> bool {
-        self.blocks.is_empty() && self.crossing.is_empty()
+        self.starts.iter().all(Starts::is_empty) && self.crossing.is_empty()
+    }
+
+    fn starts(&self, view: View) -> &Starts {
+        &self.starts[view as usize]
+    }
+
+    fn starts_mut(&mut self, view: View) -> &mut Starts {
+        &mut self.starts[view as usize]
+    }
+}
+
+/// Offsets in a page at which blocks start: quick to say that none does, as for most jumps of new code.
+#[derive(Default)]
+struct Starts(Option<Box<[u64; 32]>>);
+
+impl Starts {
+    /// The word and the bit of an offset.
+    fn place(offset: u16) -> (usize, u64) {
+        (usize::from(offset / 128) % 32, 1 << (offset / 2 % 64))
+    }
+
+    fn contains(&self, offset: u16) -> bool {
+        let (word, bit) = Self::place(offset);
+        self.0.as_ref().is_some_and(|words| words[word] & bit != 0)
+    }
+
+    fn insert(&mut self, offset: u16) {
+        let (word, bit) = Self::place(offset);
+        self.0.get_or_insert_default()[word] |= bit;
+    }
+
+    fn remove(&mut self, offset: u16) {
+        let (word, bit) = Self::place(offset);
+        if let Some(words) = &mut self.0 {
+            words[word] &= !bit;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|words| **words == [0; 32])
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u16> {
+        let words = self.0.as_deref().into_iter().flatten();
+        (0..).step_by(128).zip(words).flat_map(|(first, &word)| {
+            let mut rest = word;
+            std::iter::from_fn(move || {
+                let offset = first + 2 * rest.trailing_zeros() as u16;
+                let is_one = rest != 0;
+                rest &= rest.wrapping_sub(1);
+                is_one.then_some(offset)
+            })
+        })
     }
 }
 
@@ -268,13 +324,17 @@ impl CodeCache {
     /// direct jump whose displacement is at `site` is linked to it.
     pub(crate) fn find(&self, code: [Span; 2], view: View, site: Option<u64>) -> Option<u64> {
         let inner = &mut *self.inner.lock();
+        let page = inner.pages.get(&code[0].page())?;
+        if !page.starts(view).contains(code[0].offset()) {
+            return None;
+        }
         let key = key(code[0].pa, view);
         let block = inner.blocks.get(&key)?;
         if inner.code(key, block)[1] != code[1] {
             return None;
         }
         let address = self.arena.address(block.entry);
-        self.link(inner, site, key);
+        self.link_site(inner, site, key);
         Some(address)
     }
 
@@ -329,25 +389,31 @@ impl CodeCache {
         site: Option<u64>,
         place: impl FnOnce(u32) -> (&'a [u8], &'a [Link]),
     ) -> Option<u64> {
-        let mut inner = self.inner.lock();
-        let pa = ticket.code[0].pa;
-        let key = key(pa, ticket.view);
-        if let Some(block) = inner.blocks.get(&key) {
+        let inner = &mut *self.inner.lock();
+        let [first, second] = ticket.code;
+        let key = key(first.pa, ticket.view);
+        if inner.pages.get(&first.page())?.starts(ticket.view).contains(first.offset())
+            && let Some(block) = inner.blocks.get(&key)
+        {
             if inner.code(key, block) == ticket.code {
                 // Another hart was faster.
                 let address = self.arena.address(block.entry);
-                self.link(&mut inner, site, key);
+                self.link_site(inner, site, key);
                 return Some(address);
             }
             // The same first half of an instruction, but another page follows it now.
-            self.remove(&mut inner, key);
+            self.remove(inner, key);
         }
-        let entry = self.allocate(&mut inner, size as u32)?;
+        let entry = self.allocate(inner, size as u32)?;
         // Both can take the last other block from a page, which ends the watch; so the versions are compared after them.
-        for (code, version) in ticket.code.into_iter().zip(ticket.versions) {
-            if code.length != 0 && inner.pages.get(&code.page())?.version != version {
-                return None;
-            }
+        let crosses = second.length != 0;
+        if crosses && inner.pages.get(&second.page())?.version != ticket.versions[1] {
+            return None;
+        }
+        let field = self.field(inner, site);
+        let page = inner.pages.get_mut(&first.page())?;
+        if page.version != ticket.versions[0] {
+            return None;
         }
         let (code, links) = place(entry);
         self.arena.write(entry, code);
@@ -355,44 +421,50 @@ impl CodeCache {
             return None;
         }
         if let Some(perf) = self.inspect.perf() {
-            perf.code(self.arena.address(entry), code, format_args!("rv:{pa:x}"));
-        }
-        let [first, second] = ticket.code;
-        let crosses = second.length != 0;
-        let block = Block { entry, length: first.length as u16, crosses, incoming: List::default() };
-        inner.blocks.insert(key, block);
-        let cut = if ticket.view == View::Cut { CUT_OFFSET } else { 0 };
-        let offset = (pa & (PAGE_SIZE - 1)) as u16 | cut;
-        inner.pages.entry(first.page()).or_default().blocks.push(offset);
-        if crosses {
-            inner.second_pages.insert(key, second.pa);
-            inner.pages.entry(second.page()).or_default().crossing.push(key);
+            perf.code(self.arena.address(entry), code, format_args!("rv:{:x}", first.pa));
         }
         inner.stats.blocks += 1;
         inner.stats.insns += insns as u64;
         inner.stats.bytes += size as u64;
         inner.stats.usual_bytes += usual as u64;
         inner.stats.arena_used = inner.stats.arena_used.max(u64::from(entry) + size as u64);
-        for link in links {
-            self.link_in(&mut inner, entry + link.field, (key & !(PAGE_SIZE - 1)) + u64::from(link.target));
+        let mut block = Block { entry, length: first.length as u16, crosses, incoming: List::default() };
+        let starts = page.starts_mut(ticket.view);
+        for link in links.iter().filter(|link| starts.contains(link.target)) {
+            let target = (key & !(PAGE_SIZE - 1)) + u64::from(link.target);
+            if let Some(target) = inner.blocks.get_mut(&target) {
+                self.link(&mut inner.links, &mut inner.stats, entry + link.field, target);
+            }
         }
-        self.link(&mut inner, site, key);
+        if let Some(field) = field {
+            self.link(&mut inner.links, &mut inner.stats, field, &mut block);
+        }
+        starts.insert(first.offset());
+        inner.blocks.insert(key, block);
+        if crosses {
+            inner.second_pages.insert(key, second.pa);
+            inner.pages.entry(second.page()).or_default().crossing.push(key);
+        }
         Some(self.arena.address(entry))
     }
 
-    /// Links the direct jump whose displacement is at the host address `site` to the block with this key.
-    fn link(&self, inner: &mut Inner, site: Option<u64>, key: u64) {
+    /// Where in the arena the direct jump is whose displacement is at the host address `site`, if it can be linked.
+    fn field(&self, inner: &Inner, site: Option<u64>) -> Option<u32> {
         // A hart that has not answered yet may come from a region whose links have been forgotten already.
-        let field =
-            site.and_then(|site| self.arena.offset(site)).filter(|field| !inner.retiring.contains(field));
-        if let Some(field) = field {
-            self.link_in(inner, field, key);
+        self.arena.offset(site?).filter(|field| !inner.retiring.contains(field))
+    }
+
+    /// Links the direct jump whose displacement is at the host address `site` to the block with this key.
+    fn link_site(&self, inner: &mut Inner, site: Option<u64>, key: u64) {
+        if let Some(field) = self.field(inner, site)
+            && let Some(block) = inner.blocks.get_mut(&key)
+        {
+            self.link(&mut inner.links, &mut inner.stats, field, block);
         }
     }
 
-    fn link_in(&self, inner: &mut Inner, field: u32, key: u64) {
-        let Inner { blocks, links, .. } = inner;
-        let Some(block) = blocks.get_mut(&key) else { return };
+    /// Links the direct jump whose displacement is at `field` to a block.
+    fn link(&self, links: &mut Links, stats: &mut CacheStats, field: u32, block: &mut Block) {
         let word = backend::link_word(field, block.entry);
         // A block in two pages is entered only where both have been looked up.
         if block.crosses || self.arena.word(field) == word {
@@ -400,7 +472,7 @@ impl CodeCache {
         }
         let old = self.arena.patch(field, word);
         links.push(&mut block.incoming, Jump { field, unlinked: old });
-        inner.stats.links += 1;
+        stats.links += 1;
     }
 
     /// Sets before which page offsets blocks of [`View::Cut`] end. No hart is in its engine, and none enters it with other
@@ -429,6 +501,7 @@ impl CodeCache {
     fn remove(&self, inner: &mut Inner, key: u64) {
         let Some(mut block) = inner.blocks.remove(&key) else { return };
         let code = inner.code(key, &block);
+        let view = if key & CUT == 0 { View::Plain } else { View::Cut };
         for jump in inner.links.iter(block.incoming) {
             self.arena.patch(jump.field, jump.unlinked);
         }
@@ -437,7 +510,9 @@ impl CodeCache {
         backend::divert(&self.arena, block.entry, self.thunks.dead);
         for part in code.into_iter().filter(|part| part.length != 0) {
             let Some(page) = inner.pages.get_mut(&part.page()) else { continue };
-            page.blocks.retain(|&offset| key_at(part.page(), offset) != key);
+            if part.pa == key & !CUT {
+                page.starts_mut(view).remove(part.offset());
+            }
             page.crossing.retain(|&other| other != key);
             if page.is_empty() && page.watch == Watch::Complete {
                 self.memory.unwatch_code(part.page());
@@ -477,9 +552,12 @@ impl CodeCache {
         Some(entry)
     }
 
-    /// Kills all blocks in a part of the arena.
+    /// Kills all blocks in a part of the arena, if there has ever been code.
     fn retire(&self, inner: &mut Inner, region: Range<u32>) {
         inner.retiring = region.clone();
+        if inner.stats.arena_used <= u64::from(region.start) {
+            return;
+        }
         let Inner { blocks, links, .. } = &mut *inner;
         let mut old = Vec::new();
         for (&key, block) in blocks.iter_mut() {
@@ -493,24 +571,16 @@ impl CodeCache {
         }
         let Inner { harts, stats, .. } = inner;
         // Also when stores have killed all of it: harts may know the entries still, or be in the code.
-        if stats.arena_used > u64::from(region.start) {
-            inner.retired = harts.ask(Request::ForgetCode);
-            stats.retired += 1;
-            if let Some(trace) = &self.trace {
-                let fields = [
-                    ("offset in the arena", Value::Hex(region.start.into())),
-                    ("blocks", Value::Number(old.len() as u64)),
-                ];
-                trace.event(Category::Cache, None, &"region retired", &fields);
-            }
+        inner.retired = harts.ask(Request::ForgetCode);
+        stats.retired += 1;
+        if let Some(trace) = &self.trace {
+            let fields = [
+                ("offset in the arena", Value::Hex(region.start.into())),
+                ("blocks", Value::Number(old.len() as u64)),
+            ];
+            trace.event(Category::Cache, None, &"region retired", &fields);
         }
     }
-}
-
-/// The key of the block at an element of [`Page::blocks`].
-fn key_at(page: u64, offset: u16) -> u64 {
-    let view = if offset & CUT_OFFSET == 0 { View::Plain } else { View::Cut };
-    key(page + u64::from(offset & !CUT_OFFSET), view)
 }
 
 /// Where the first block of the arena goes: behind the shared code.
@@ -543,8 +613,10 @@ impl CodeCache {
         let Some(page) = inner.pages.get_mut(&written.page()) else { return };
         page.version += 1;
         let empty = page.is_empty();
-        let offsets = page.blocks.iter().map(|&offset| key_at(written.page(), offset));
-        let starts: Vec<u64> = offsets.chain(page.crossing.iter().copied()).collect();
+        let starts = [View::Plain, View::Cut].into_iter().flat_map(|view| {
+            page.starts(view).iter().map(move |offset| key(written.page() + u64::from(offset), view))
+        });
+        let starts: Vec<u64> = starts.chain(page.crossing.iter().copied()).collect();
         let hit = |start: &u64| {
             let block = inner.blocks.get(start);
             block.is_some_and(|block| inner.code(*start, block).iter().any(|&part| part.overlaps(written)))

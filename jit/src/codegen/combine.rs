@@ -13,7 +13,7 @@ use super::float::writes_x;
 struct Values<'a> {
     ops: &'a [Op],
     /// One more than the index of the last operation that wrote each register; 0 if none did.
-    writers: [u16; Reg::COUNT],
+    writers: &'a [u16; Reg::COUNT],
 }
 
 impl Values<'_> {
@@ -107,7 +107,7 @@ pub(crate) fn combine(ops: &mut [Op]) {
     let mut writers = [0; Reg::COUNT];
     for index in 0..ops.len() {
         let op = ops[index];
-        if let Some(better) = (Values { ops, writers }).better(&op) {
+        if let Some(better) = (Values { ops, writers: &writers }).better(&op) {
             ops[index] = better;
         }
         if writes_x(&op) {

@@ -21,10 +21,17 @@ pub(crate) struct Base {
     pub(crate) stores: bool,
 }
 
+/// Most base registers of a run.
+pub(crate) const BASES: usize = 2;
+
 /// Operations that are carried out together.
 #[derive(Clone, Copy)]
 pub(crate) struct Run {
-    pub(crate) bases: [Option<Base>; 2],
+    /// The first `used` of them.
+    bases: [Base; BASES],
+    used: usize,
+    /// How many of the operations are accesses.
+    accesses: usize,
     pub(crate) length: usize,
 }
 
@@ -57,38 +64,48 @@ pub(crate) fn is_float_access(op: &Op) -> bool {
 
 /// Bytes of an access.
 pub(crate) fn bytes(op: &Op) -> i64 {
+    if is_float_access(op) {
+        return op.fmt().bytes() as i64;
+    }
     match op.code {
         Code::Lb | Code::Lbu | Code::Sb => 1,
         Code::Lh | Code::Lhu | Code::Sh => 2,
         Code::Lw | Code::Lwu | Code::Sw => 4,
-        Code::FLoad | Code::FStore => op.fmt().bytes() as i64,
         _ => 8,
     }
 }
 
 impl Run {
+    const EMPTY: Run = {
+        let base = Base { reg: Reg::ZERO, low: 0, high: 0, stores: false };
+        Run { bases: [base; BASES], used: 0, accesses: 0, length: 0 }
+    };
+
+    /// Its base registers.
+    pub(crate) fn bases(&self) -> &[Base] {
+        &self.bases[..self.used]
+    }
+
     /// The longest run that starts at the access `ops[0]`.
     fn find(rules: &impl Rules, ops: &[Op]) -> Run {
-        let mut run = Run { bases: [None; 2], length: 0 };
+        let mut run = Run::EMPTY;
         // Registers that the run has changed: the probes at its start cannot use them.
         let mut changed = 0_u64;
-        for (index, op) in ops.iter().enumerate().take(MAX_RUN) {
-            let change = if writes_x(op) { 1 << op.rd.index() } else { 0 };
-            let clobbers = writes_x(op) && run.bases.iter().flatten().any(|base| base.reg == op.rd);
-            if !is_access(op) {
-                if !rules.is_simple(op) || clobbers {
+        for (op, length) in ops.iter().zip(1..=MAX_RUN) {
+            if is_access(op) {
+                if changed >> op.a.index() & 1 == 1 || !run.add(rules, op) {
                     break;
                 }
-                changed |= change;
-                continue;
-            }
-            if changed >> op.a.index() & 1 == 1 || !run.add(rules, op) {
+                run.accesses += 1;
+                run.length = length;
+            } else if !rules.is_simple(op) {
                 break;
             }
-            changed |= change;
-            run.length = index + 1;
-            if writes_x(op) && run.bases.iter().flatten().any(|base| base.reg == op.rd) {
-                break;
+            if writes_x(op) {
+                if run.bases().iter().any(|base| base.reg == op.rd) {
+                    break;
+                }
+                changed |= 1 << op.rd.index();
             }
         }
         run
@@ -98,41 +115,35 @@ impl Run {
     fn add(&mut self, rules: &impl Rules, op: &Op) -> bool {
         let (low, high) = (op.imm, op.imm + bytes(op));
         let stores = is_store(op);
-        let [first, second] = &mut self.bases;
-        for base in [&mut *first, &mut *second].into_iter().flatten() {
-            if base.reg == op.a {
-                let (low, high) = (low.min(base.low), high.max(base.high));
-                if high - low > MAX_SPAN {
-                    return false;
-                }
-                *base = Base { low, high, stores: base.stores | stores, ..*base };
-                return true;
+        if let Some(base) = self.bases[..self.used].iter_mut().find(|base| base.reg == op.a) {
+            let (low, high) = (low.min(base.low), high.max(base.high));
+            if high - low > MAX_SPAN {
+                return false;
             }
+            *base = Base { low, high, stores: base.stores | stores, ..*base };
+            return true;
         }
-        let base = Base { reg: op.a, low, high, stores };
-        match (&first, &second) {
-            (None, _) => *first = Some(base),
-            (Some(other), None) if rules.allow_second(other.reg, base.reg) => *second = Some(base),
-            _ => return false,
+        if self.used == BASES || self.used == 1 && !rules.allow_second(self.bases[0].reg, op.a) {
+            return false;
         }
+        self.bases[self.used] = Base { reg: op.a, low, high, stores };
+        self.used += 1;
         true
     }
 
     /// The run without its second base, if that saves nothing.
     pub(crate) fn worthwhile(rules: &impl Rules, ops: &[Op]) -> Run {
         let run = Run::find(rules, ops);
-        let accesses = ops[..run.length].iter().filter(|op| is_access(op)).count();
-        let bases = run.bases.iter().flatten().count();
-        if accesses > bases {
+        if run.accesses > run.used {
             return run;
         }
-        let mut single = Run { bases: [None; 2], length: 1 };
+        let mut single = Run { length: 1, ..Run::EMPTY };
         single.add(rules, &ops[0]);
         single
     }
 
     /// Index of a base register.
     pub(crate) fn base(&self, reg: Reg) -> usize {
-        self.bases.iter().flatten().position(|base| base.reg == reg).unwrap_or(0)
+        self.bases().iter().position(|base| base.reg == reg).unwrap_or(0)
     }
 }

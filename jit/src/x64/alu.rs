@@ -83,7 +83,7 @@ impl Translator {
                 if reg == Reg::ZERO {
                     self.asm.mov_imm(scratch, 0);
                 } else {
-                    self.asm.rm(Width::Q, &[op::MOV], scratch, slot);
+                    self.asm.rm(Width::Q, op::MOV, scratch, slot);
                 }
                 scratch
             }
@@ -98,7 +98,7 @@ impl Translator {
 
     pub(super) fn mov(&mut self, to: u8, from: u8) {
         if to != from {
-            self.asm.rm(Width::Q, &[op::MOV], to, Loc::Reg(from));
+            self.asm.rm(Width::Q, op::MOV, to, Loc::Reg(from));
         }
     }
 
@@ -116,15 +116,15 @@ impl Translator {
             Loc::Reg(host) => self.mov(host, from),
             slot @ Loc::Slot(_) => {
                 if rd != Reg::SINK {
-                    self.asm.rm(Width::Q, &[op::STORE], from, slot);
+                    self.asm.rm(Width::Q, op::STORE, from, slot);
                 }
             }
         }
     }
 
     /// `reg op= rm`, 64 bits.
-    fn q(&mut self, opcode: u8, reg: u8, rm: Loc) {
-        self.asm.rm(Width::Q, &[opcode], reg, rm);
+    fn q(&mut self, opcode: u16, reg: u8, rm: Loc) {
+        self.asm.rm(Width::Q, opcode, reg, rm);
     }
 
     pub(super) fn sign_extend_w(&mut self, reg: u8) {
@@ -138,7 +138,7 @@ impl Translator {
         }
     }
 
-    fn binary(&mut self, width: Width, opcode: u8, commutes: bool, op: &Op) {
+    fn binary(&mut self, width: Width, opcode: u16, commutes: bool, op: &Op) {
         let (mut a, mut b) = (op.a, op.b);
         if commutes
             && (op.rd == b || self.pins.pinned(a).is_none() && self.pins.pinned(b).is_some() && op.rd != a)
@@ -151,11 +151,11 @@ impl Translator {
             && let (to @ Loc::Slot(_), Loc::Reg(from)) = (self.pins.loc(a), self.pins.loc(b))
         {
             // The other direction of the same opcode.
-            return self.asm.rm(Width::Q, &[opcode & !2], from, to);
+            return self.asm.rm(Width::Q, opcode & !2, from, to);
         }
         let d = self.target(op.rd, if op.rd == a { &[] } else { std::slice::from_ref(&b) });
         self.copy(d, a);
-        self.asm.rm(width, &[opcode], d, self.pins.loc(b));
+        self.asm.rm(width, opcode, d, self.pins.loc(b));
         if width == Width::D {
             self.extend_result(op, d);
         }
@@ -163,7 +163,7 @@ impl Translator {
     }
 
     /// `a op !b`, as the complement of `b` first.
-    fn binary_not(&mut self, opcode: u8, op: &Op) {
+    fn binary_not(&mut self, opcode: u16, op: &Op) {
         if opcode == op::AND {
             let (b, d) = (self.get(op.b, RAX), self.target(op.rd, &[]));
             match self.pins.loc(op.a) {
@@ -286,7 +286,7 @@ impl Translator {
     fn rotate(&mut self, width: Width, number: u8, op: &Op) {
         self.copy(RCX, op.b);
         self.copy(RAX, op.a);
-        self.asm.rm(width, &[0xd3], number, Loc::Reg(RAX));
+        self.asm.rm(width, 0xd3, number, Loc::Reg(RAX));
         if width == Width::D {
             self.extend_result(op, RAX);
         }
@@ -296,7 +296,7 @@ impl Translator {
     /// `(zext or not)(a) << scale + b`
     fn shift_add(&mut self, scale: u8, unsigned_word: bool, op: &Op) {
         if unsigned_word {
-            self.asm.rm(Width::D, &[op::MOV], RAX, self.pins.loc(op.a));
+            self.asm.rm(Width::D, op::MOV, RAX, self.pins.loc(op.a));
         }
         let a = if unsigned_word { RAX } else { self.get(op.a, RAX) };
         match self.pins.pinned(op.b) {
@@ -327,7 +327,7 @@ impl Translator {
             (Loc::Reg(a), _) if b == Reg::ZERO => self.q(op::TEST, a, Loc::Reg(a)),
             (a @ Loc::Slot(_), _) if b == Reg::ZERO => self.asm.rm_imm(Width::Q, imm::CMP, a, 0),
             (Loc::Reg(a), b) => self.q(op::CMP, a, b),
-            (a, Loc::Reg(b)) => self.asm.rm(Width::Q, &[op::CMP & !2], b, a),
+            (a, Loc::Reg(b)) => self.asm.rm(Width::Q, op::CMP & !2, b, a),
             (_, b) => {
                 let a = self.get(a, RAX);
                 self.q(op::CMP, a, b);
@@ -337,9 +337,9 @@ impl Translator {
 
     /// `rd = 1` if the condition holds, else 0.
     pub(super) fn set(&mut self, cc: Cc, rd: Reg) {
-        self.asm.rm(Width::D, &[0x0f, 0x90 | cc as u8], 0, Loc::Reg(RAX));
+        self.asm.rm(Width::D, 0x0f90 | cc as u16, 0, Loc::Reg(RAX));
         let d = self.target(rd, &[]);
-        dynasm!(self.asm ; .arch x64 ; movzx Rd(d), al);
+        self.asm.rm(Width::D, 0x0fb6, d, Loc::Reg(RAX));
         self.put(rd, d);
     }
 
@@ -352,15 +352,15 @@ impl Translator {
     /// `a` if the condition holds for `a - b`, else `b`.
     fn select(&mut self, cc: Cc, op: &Op) {
         self.copy(RAX, op.b);
-        self.asm.rm(Width::Q, &[op::CMP & !2], RAX, self.pins.loc(op.a));
-        self.asm.rm(Width::Q, &[0x0f, 0x40 | cc as u8], RAX, self.pins.loc(op.a));
+        self.asm.rm(Width::Q, op::CMP & !2, RAX, self.pins.loc(op.a));
+        self.asm.rm(Width::Q, 0x0f40 | cc as u16, RAX, self.pins.loc(op.a));
         self.put(op.rd, RAX);
     }
 
     fn conditional_zero(&mut self, cc: Cc, op: &Op) {
         self.asm.mov_imm(RAX, 0);
         self.asm.rm_imm(Width::Q, imm::CMP, self.pins.loc(op.b), 0);
-        self.asm.rm(Width::Q, &[0x0f, 0x40 | cc as u8], RAX, self.pins.loc(op.a));
+        self.asm.rm(Width::Q, 0x0f40 | cc as u16, RAX, self.pins.loc(op.a));
         self.put(op.rd, RAX);
     }
 
@@ -368,7 +368,7 @@ impl Translator {
         let (a, b) = if op.rd == op.b { (op.b, op.a) } else { (op.a, op.b) };
         let d = self.target(op.rd, if op.rd == a { &[] } else { std::slice::from_ref(&b) });
         self.copy(d, a);
-        self.asm.rm(width, &[0x0f, 0xaf], d, self.pins.loc(b));
+        self.asm.rm(width, 0x0faf, d, self.pins.loc(b));
         if width == Width::D {
             self.extend_result(op, d);
         }
@@ -378,14 +378,14 @@ impl Translator {
     /// The high half; `number` is 4 for unsigned, 5 for signed operands.
     fn mul_high(&mut self, number: u8, op: &Op) {
         self.copy(RAX, op.a);
-        self.asm.rm(Width::Q, &[0xf7], number, self.pins.loc(op.b));
+        self.asm.rm(Width::Q, 0xf7, number, self.pins.loc(op.b));
         self.put(op.rd, RDX);
     }
 
     fn mul_high_mixed(&mut self, op: &Op) {
         self.copy(RAX, op.a);
         self.mov(RCX, RAX);
-        self.asm.rm(Width::Q, &[0xf7], 4, self.pins.loc(op.b));
+        self.asm.rm(Width::Q, 0xf7, 4, self.pins.loc(op.b));
         // As a signed number a negative `a` is 2^64 less.
         self.asm.shift_imm(Width::Q, shift::SAR, Loc::Reg(RCX), 63);
         self.q(op::AND, RCX, self.pins.loc(op.b));
@@ -397,9 +397,9 @@ impl Translator {
     fn divide(&mut self, width: Width, signed: bool, ops: &[&Op]) {
         let (by_zero, by_minus_one, done) = (self.asm.label(), self.asm.label(), self.asm.label());
         let Op { a, b, .. } = *ops[0];
-        self.asm.rm(width, &[op::MOV], RCX, self.pins.loc(b));
-        self.asm.rm(width, &[op::MOV], RAX, self.pins.loc(a));
-        self.asm.rm(width, &[op::TEST], RCX, Loc::Reg(RCX));
+        self.asm.rm(width, op::MOV, RCX, self.pins.loc(b));
+        self.asm.rm(width, op::MOV, RAX, self.pins.loc(a));
+        self.asm.rm(width, op::TEST, RCX, Loc::Reg(RCX));
         self.asm.jcc(Cc::Equal, by_zero);
         if signed {
             self.asm.rm_imm(width, imm::CMP, Loc::Reg(RCX), -1);
@@ -410,7 +410,7 @@ impl Translator {
             }
         } else {
             self.asm.mov_imm(RDX, 0);
-            self.asm.rm(width, &[0xf7], 6, Loc::Reg(RCX));
+            self.asm.rm(width, 0xf7, 6, Loc::Reg(RCX));
         }
         self.asm.bind(done);
         for op in ops {
@@ -430,7 +430,7 @@ impl Translator {
                 // The one quotient that overflows is its own negation.
                 t.asm.bind(by_minus_one);
                 t.asm.mov_imm(RDX, 0);
-                t.asm.rm(width, &[0xf7], 3, Loc::Reg(RAX));
+                t.asm.rm(width, 0xf7, 3, Loc::Reg(RAX));
                 t.asm.jmp(done);
             }
         });
@@ -447,7 +447,7 @@ impl Translator {
             _ => {
                 let is_signed = ops.iter().any(|op| op.code == Code::Mulh);
                 self.copy(RAX, first.a);
-                self.asm.rm(Width::Q, &[0xf7], if is_signed { 5 } else { 4 }, self.pins.loc(first.b));
+                self.asm.rm(Width::Q, 0xf7, if is_signed { 5 } else { 4 }, self.pins.loc(first.b));
                 for op in ops {
                     self.put(op.rd, if op.code == Code::Mul { RAX } else { RDX });
                 }
@@ -469,11 +469,11 @@ impl Translator {
         self.put(op.rd, RAX);
     }
 
-    /// bts, btr, btc by a register: `opcode` is the second byte.
-    fn bit(&mut self, opcode: u8, op: &Op) {
+    /// bts, btr, btc by a register.
+    fn bit(&mut self, opcode: u16, op: &Op) {
         self.copy(RCX, op.b);
         self.copy(RAX, op.a);
-        self.asm.rm(Width::Q, &[0x0f, opcode], RCX, Loc::Reg(RAX));
+        self.asm.rm(Width::Q, opcode, RCX, Loc::Reg(RAX));
         self.put(op.rd, RAX);
     }
 
@@ -481,12 +481,12 @@ impl Translator {
     fn bit_imm(&mut self, number: u8, op: &Op) {
         let d = self.target(op.rd, &[]);
         self.copy(d, op.a);
-        self.asm.rm(Width::Q, &[0x0f, 0xba], number, Loc::Reg(d));
+        self.asm.rm(Width::Q, 0x0fba, number, Loc::Reg(d));
         self.asm.push(op.imm as u8 & 63);
         self.put(op.rd, d);
     }
 
-    fn extend(&mut self, width: Width, opcode: &[u8], op: &Op) {
+    fn extend(&mut self, width: Width, opcode: u16, op: &Op) {
         let a = self.get(op.a, RAX);
         let d = self.target(op.rd, &[]);
         // Without a REX prefix, registers 4 to 7 would be ah to bh.
@@ -538,7 +538,7 @@ impl Translator {
                 Loc::Reg(host) => self.asm.mov_imm(host, o.imm as u64),
                 slot @ Loc::Slot(_) => match i32::try_from(o.imm) {
                     Ok(imm) => {
-                        self.asm.rm(Q, &[0xc7], 0, slot);
+                        self.asm.rm(Q, 0xc7, 0, slot);
                         self.asm.push_i32(imm);
                     }
                     Err(_) => {
@@ -558,7 +558,7 @@ impl Translator {
             }
             Code::Add => match (self.pins.pinned(o.a), self.pins.pinned(o.b), self.pins.pinned(o.rd)) {
                 (Some(a), Some(b), Some(d)) if d != a && d != b => {
-                    dynasm!(self.asm ; .arch x64 ; lea Rq(d), [Rq(a) + Rq(b)]);
+                    self.asm.indexed(0, Q, false, 0x8d, d, a, Some(b), 0);
                 }
                 _ => self.binary(Q, op::ADD, true, o),
             },
@@ -603,7 +603,7 @@ impl Translator {
             Code::Sh3add => self.shift_add(3, false, o),
             Code::AddUw if o.b == Reg::ZERO => {
                 let d = self.target(o.rd, &[]);
-                self.asm.rm(D, &[op::MOV], d, self.pins.loc(o.a));
+                self.asm.rm(D, op::MOV, d, self.pins.loc(o.a));
                 self.put(o.rd, d);
             }
             Code::AddUw => self.shift_add(0, true, o),
@@ -618,9 +618,9 @@ impl Translator {
             Code::Ror => self.rotate(Q, shift::ROR, o),
             Code::RolW => self.rotate(D, shift::ROL, o),
             Code::RorW => self.rotate(D, shift::ROR, o),
-            Code::Bclr => self.bit(0xb3, o),
-            Code::Binv => self.bit(0xbb, o),
-            Code::Bset => self.bit(0xab, o),
+            Code::Bclr => self.bit(0x0fb3, o),
+            Code::Binv => self.bit(0x0fbb, o),
+            Code::Bset => self.bit(0x0fab, o),
             Code::Bext => {
                 self.copy(RAX, o.a);
                 self.copy(RCX, o.b);
@@ -665,7 +665,7 @@ impl Translator {
             Code::SraIW => self.shift_imm(D, shift::SAR, o),
             Code::SllIUw => {
                 let d = self.target(o.rd, &[]);
-                self.asm.rm(D, &[op::MOV], d, self.pins.loc(o.a));
+                self.asm.rm(D, op::MOV, d, self.pins.loc(o.a));
                 self.asm.shift_imm(Q, shift::SHL, Loc::Reg(d), o.imm as u8);
                 self.put(o.rd, d);
             }
@@ -689,9 +689,9 @@ impl Translator {
             Code::ClzW => self.count(D, 0xbd, o),
             Code::CtzW => self.count(D, 0xbc, o),
             Code::CpopW => self.count(D, 0xb8, o),
-            Code::SextB => self.extend(Q, &[0x0f, 0xbe], o),
-            Code::SextH => self.extend(Q, &[0x0f, 0xbf], o),
-            Code::ZextH => self.extend(D, &[0x0f, 0xb7], o),
+            Code::SextB => self.extend(Q, 0x0fbe, o),
+            Code::SextH => self.extend(Q, 0x0fbf, o),
+            Code::ZextH => self.extend(D, 0x0fb7, o),
             Code::OrcB => self.or_combine(o),
             Code::Rev8 => {
                 self.copy(RAX, o.a);

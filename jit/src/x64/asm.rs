@@ -5,7 +5,7 @@
 
 use dynasmrt::{AssemblyOffset, DynasmApi};
 
-use super::regs::{Loc, STATE};
+use super::regs::{Loc, RAX, STATE};
 
 /// A place in the code being assembled, bound or still to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,18 +30,19 @@ pub(super) enum Cc {
     Greater = 15,
 }
 
-/// Opcodes of the form `op reg, r/m`; `| STORE` turns those of the arithmetic group into `op r/m, reg`.
+/// Opcodes of the form `op reg, r/m`: one byte, or 0x0f and another. Without bit 1, those of the arithmetic group are of the form
+/// `op r/m, reg`.
 pub(super) mod op {
-    pub(in super::super) const ADD: u8 = 0x03;
-    pub(in super::super) const OR: u8 = 0x0b;
-    pub(in super::super) const AND: u8 = 0x23;
-    pub(in super::super) const SUB: u8 = 0x2b;
-    pub(in super::super) const XOR: u8 = 0x33;
-    pub(in super::super) const CMP: u8 = 0x3b;
-    pub(in super::super) const TEST: u8 = 0x85;
-    pub(in super::super) const MOVSXD: u8 = 0x63;
-    pub(in super::super) const MOV: u8 = 0x8b;
-    pub(in super::super) const STORE: u8 = 0x89;
+    pub(in super::super) const ADD: u16 = 0x03;
+    pub(in super::super) const OR: u16 = 0x0b;
+    pub(in super::super) const AND: u16 = 0x23;
+    pub(in super::super) const SUB: u16 = 0x2b;
+    pub(in super::super) const XOR: u16 = 0x33;
+    pub(in super::super) const CMP: u16 = 0x3b;
+    pub(in super::super) const TEST: u16 = 0x85;
+    pub(in super::super) const MOVSXD: u16 = 0x63;
+    pub(in super::super) const MOV: u16 = 0x8b;
+    pub(in super::super) const STORE: u16 = 0x89;
 }
 
 /// Operand width of an encoded instruction.
@@ -49,6 +50,38 @@ pub(super) mod op {
 pub(super) enum Width {
     D,
     Q,
+}
+
+/// The bytes of an instruction, or of its start: at most eight.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes {
+    /// Little-endian.
+    value: u64,
+    bits: u32,
+}
+
+impl Bytes {
+    /// None yet.
+    pub(super) const NONE: Bytes = Bytes { value: 0, bits: 0 };
+
+    #[inline(always)]
+    pub(super) fn byte(self, byte: u8) -> Bytes {
+        debug_assert!(self.bits < 64);
+        Bytes { value: self.value | u64::from(byte) << self.bits, bits: self.bits + 8 }
+    }
+
+    #[inline(always)]
+    pub(super) fn byte_if(self, condition: bool, byte: u8) -> Bytes {
+        if condition { self.byte(byte) } else { self }
+    }
+
+    /// The REX prefix, if there is a reason for one, and the opcode. `index` and `base` are 0 where there is none.
+    #[inline(always)]
+    fn opcode(self, width: Width, force_rex: bool, opcode: u16, reg: u8, index: u8, base: u8) -> Bytes {
+        let rex = 0x40 | u8::from(width == Width::Q) << 3 | (reg >> 3) << 2 | (index >> 3) << 1 | base >> 3;
+        let [escape, opcode] = opcode.to_be_bytes();
+        self.byte_if(rex != 0x40 || force_rex, rex).byte_if(escape != 0, escape).byte(opcode)
+    }
 }
 
 /// Code under construction.
@@ -100,34 +133,74 @@ impl Asm {
         self.fixups.clear();
     }
 
-    fn field(&mut self, label: Label) {
-        self.fixups.push((self.here(), label));
-        self.push_i32(0);
+    /// An instruction whose last four bytes are the displacement of a label.
+    fn to_label(&mut self, start: Bytes, label: Label) {
+        self.put(Bytes { bits: start.bits + 32, ..start });
+        self.fixups.push((self.here() - 4, label));
+    }
+
+    /// An instruction whose last four bytes are the displacement of a place in the arena.
+    pub(super) fn to_arena(&mut self, start: Bytes, target: u32) {
+        self.put(Bytes { bits: start.bits + 32, ..start });
+        self.external.push((self.here() - 4, target));
     }
 
     pub(super) fn jmp(&mut self, label: Label) {
-        self.push(0xe9);
-        self.field(label);
+        self.to_label(Bytes::NONE.byte(0xe9), label);
+    }
+
+    /// A jump over the next `length` bytes.
+    pub(super) fn jmp_over(&mut self, length: i8) {
+        self.put(Bytes::NONE.byte(0xeb).byte(length as u8));
+    }
+
+    /// A jump back to an offset.
+    pub(super) fn jmp_back(&mut self, target: u32) {
+        match i8::try_from(i64::from(target) - i64::from(self.here() + 2)) {
+            Ok(relative) => self.put(Bytes::NONE.byte(0xeb).byte(relative as u8)),
+            Err(_) => {
+                self.put(Bytes::NONE.byte(0xe9));
+                self.push_u32(target.wrapping_sub(self.here() + 4));
+            }
+        }
+    }
+
+    /// A conditional jump to a place to come: where its displacement is, for [`Self::aim`].
+    pub(super) fn jcc_ahead(&mut self, cc: Cc) -> u32 {
+        let jump = Bytes::NONE.byte(0x0f).byte(0x80 | cc as u8);
+        self.put(Bytes { bits: jump.bits + 32, ..jump });
+        self.here() - 4
+    }
+
+    /// Lets the jump whose displacement is at `field` lead to a label.
+    pub(super) fn aim_at(&mut self, field: u32, label: Label) {
+        self.fixups.push((field, label));
     }
 
     pub(super) fn jcc(&mut self, cc: Cc, label: Label) {
-        self.push(0x0f);
-        self.push(0x80 | cc as u8);
-        self.field(label);
+        self.to_label(Bytes::NONE.byte(0x0f).byte(0x80 | cc as u8), label);
     }
 
-    /// A jump whose displacement can be changed by one aligned store while other threads run the code. Returns where it is.
-    pub(super) fn jmp_patchable(&mut self, label: Label) -> u32 {
-        self.pad_field(1);
-        self.jmp(label);
+    /// A jump, conditional if there is a condition, whose displacement can be changed by one aligned store while other threads run
+    /// the code. Returns where that is, for [`Self::aim`].
+    pub(super) fn jmp_patchable(&mut self, cc: Option<Cc>) -> u32 {
+        let jump = match cc {
+            Some(cc) => Bytes::NONE.byte(0x0f).byte(0x80 | cc as u8),
+            None => Bytes::NONE.byte(0xe9),
+        };
+        self.pad_field(jump.bits / 8);
+        self.put(Bytes { bits: jump.bits + 32, ..jump });
         self.here() - 4
     }
 
-    /// As [`Self::jmp_patchable`], conditional.
-    pub(super) fn jcc_patchable(&mut self, cc: Cc, label: Label) -> u32 {
-        self.pad_field(2);
-        self.jcc(cc, label);
-        self.here() - 4
+    /// Lets the jump whose displacement is at `field` lead here.
+    pub(super) fn aim(&mut self, field: u32) {
+        self.set_u32(field, self.here() - (field + 4));
+    }
+
+    /// Changes four bytes.
+    pub(super) fn set_u32(&mut self, at: u32, value: u32) {
+        self.bytes[at as usize..][..4].copy_from_slice(&value.to_le_bytes());
     }
 
     /// Pads so that what comes `opcode` bytes from here is aligned to 4. Pieces of code are placed at multiples of 16.
@@ -137,71 +210,56 @@ impl Asm {
         self.bytes.extend_from_slice(NOPS[padding as usize]);
     }
 
-    pub(super) fn external_field(&mut self, target: u32) {
-        self.external.push((self.here(), target));
-        self.push_i32(0);
-    }
-
     pub(super) fn call(&mut self, label: Label) {
-        self.push(0xe8);
-        self.field(label);
+        self.to_label(Bytes::NONE.byte(0xe8), label);
     }
 
     /// `call` of a place in the arena.
     pub(super) fn call_to(&mut self, target: u32) {
-        self.push(0xe8);
-        self.external_field(target);
+        self.to_arena(Bytes::NONE.byte(0xe8), target);
     }
 
     /// `jmp` to a place in the arena.
     pub(super) fn jmp_to(&mut self, target: u32) {
-        self.push(0xe9);
-        self.external_field(target);
+        self.to_arena(Bytes::NONE.byte(0xe9), target);
     }
 
     /// `jcc` to a place in the arena.
     pub(super) fn jcc_to(&mut self, cc: Cc, target: u32) {
-        self.push(0x0f);
-        self.push(0x80 | cc as u8);
-        self.external_field(target);
-    }
-
-    /// A label for a place already assembled.
-    pub(super) fn bind_at(&mut self, offset: u32) -> Label {
-        self.labels.push(offset);
-        Label(self.labels.len() as u32 - 1)
+        self.to_arena(Bytes::NONE.byte(0x0f).byte(0x80 | cc as u8), target);
     }
 
     /// `lea reg, [rip + label]`
     pub(super) fn lea_label(&mut self, reg: u8, label: Label) {
-        self.push(0x48 | (reg >> 3) << 2);
-        self.push(0x8d);
-        self.push((reg & 7) << 3 | 5);
-        self.field(label);
+        self.to_label(Bytes::NONE.byte(0x48 | (reg >> 3) << 2).byte(0x8d).byte((reg & 7) << 3 | 5), label);
     }
 
-    /// `opcode reg, rm`, where `opcode` is one byte, or two that begin with 0x0f.
-    pub(super) fn rm(&mut self, width: Width, opcode: &[u8], reg: u8, rm: Loc) {
+    /// Appends bytes.
+    #[inline(always)]
+    pub(super) fn put(&mut self, bytes: Bytes) {
+        let end = self.bytes.len() + bytes.bits as usize / 8;
+        self.bytes.extend_from_slice(&bytes.value.to_le_bytes());
+        self.bytes.truncate(end);
+    }
+
+    /// `opcode reg, rm`
+    pub(super) fn rm(&mut self, width: Width, opcode: u16, reg: u8, rm: Loc) {
         let base = match rm {
             Loc::Reg(host) => host,
             Loc::Slot(_) => STATE,
         };
-        let rex = 0x40 | u8::from(width == Width::Q) << 3 | (reg >> 3) << 2 | base >> 3;
-        if rex != 0x40 {
-            self.push(rex);
-        }
-        self.bytes.extend_from_slice(opcode);
-        self.modrm(reg & 7, rm);
+        self.modrm(Bytes::NONE.opcode(width, false, opcode, reg, 0, base), reg & 7, rm);
     }
 
-    /// The ModRM byte, and the displacement of a slot.
-    pub(super) fn modrm(&mut self, field: u8, rm: Loc) {
+    /// An instruction that starts with `start`, with its ModRM byte, and the displacement of a slot.
+    #[inline(always)]
+    pub(super) fn modrm(&mut self, start: Bytes, field: u8, rm: Loc) {
         match rm {
-            Loc::Reg(host) => self.push(0xc0 | field << 3 | host & 7),
+            Loc::Reg(host) => self.put(start.byte(0xc0 | field << 3 | host & 7)),
             Loc::Slot(disp) => match i8::try_from(disp) {
-                Ok(disp) => self.bytes.extend_from_slice(&[0x40 | field << 3 | STATE & 7, disp as u8]),
+                Ok(disp) => self.put(start.byte(0x40 | field << 3 | STATE & 7).byte(disp as u8)),
                 Err(_) => {
-                    self.push(0x80 | field << 3 | STATE & 7);
+                    self.put(start.byte(0x80 | field << 3 | STATE & 7));
                     self.push_i32(disp);
                 }
             },
@@ -212,11 +270,16 @@ impl Asm {
     pub(super) fn rm_imm(&mut self, width: Width, number: u8, rm: Loc, imm: i32) {
         match i8::try_from(imm) {
             Ok(imm) => {
-                self.rm(width, &[0x83], number, rm);
+                self.rm(width, 0x83, number, rm);
                 self.push_i8(imm);
             }
             Err(_) => {
-                self.rm(width, &[0x81], number, rm);
+                match rm {
+                    Loc::Reg(RAX) => {
+                        self.put(Bytes::NONE.byte_if(width == Width::Q, 0x48).byte(number << 3 | 5));
+                    }
+                    _ => self.rm(width, 0x81, number, rm),
+                }
                 self.push_i32(imm);
             }
         }
@@ -224,104 +287,84 @@ impl Asm {
 
     /// Compares a byte of the state.
     pub(super) fn cmp_byte(&mut self, slot: i32, imm: u8) {
-        self.rm(Width::D, &[0x80], 7, Loc::Slot(slot));
+        self.rm(Width::D, 0x80, 7, Loc::Slot(slot));
         self.push(imm);
     }
 
     /// Shifts and rotates by a constant: `number` is 0 rol, 1 ror, 4 shl, 5 shr, 7 sar.
     pub(super) fn shift_imm(&mut self, width: Width, number: u8, rm: Loc, imm: u8) {
-        self.rm(width, &[0xc1], number, rm);
+        self.rm(width, 0xc1, number, rm);
         self.push(imm);
     }
 
     /// `mov reg, value`, in its shortest form.
     pub(super) fn mov_imm(&mut self, reg: u8, value: u64) {
         if value == 0 {
-            self.rm(Width::D, &[op::XOR], reg, Loc::Reg(reg));
+            self.rm(Width::D, op::XOR, reg, Loc::Reg(reg));
         } else if let Ok(low) = u32::try_from(value) {
-            if reg >= 8 {
-                self.push(0x41);
-            }
-            self.push(0xb8 | reg & 7);
-            self.push_u32(low);
+            self.mov_imm32(reg, low);
         } else if let Ok(low) = i32::try_from(value as i64) {
-            self.rm(Width::Q, &[0xc7], 0, Loc::Reg(reg));
+            self.rm(Width::Q, 0xc7, 0, Loc::Reg(reg));
             self.push_i32(low);
         } else {
-            self.push(0x48 | reg >> 3);
-            self.push(0xb8 | reg & 7);
+            self.put(Bytes::NONE.byte(0x48 | reg >> 3).byte(0xb8 | reg & 7));
             self.push_u64(value);
         }
     }
 
-    /// `lea reg, [base + disp]`
-    pub(super) fn lea(&mut self, width: Width, reg: u8, base: u8, disp: i32) {
-        let rex = 0x40 | u8::from(width == Width::Q) << 3 | (reg >> 3) << 2 | base >> 3;
-        if rex != 0x40 {
-            self.push(rex);
-        }
-        self.push(0x8d);
-        self.base_disp(reg & 7, base, disp);
+    /// `mov reg, value` in the form whose length does not depend on the value.
+    pub(super) fn mov_imm32(&mut self, reg: u8, value: u32) {
+        self.put(Bytes::NONE.byte_if(reg >= 8, 0x41).byte(0xb8 | reg & 7));
+        self.push_u32(value);
     }
 
-    fn base_disp(&mut self, field: u8, base: u8, disp: i32) {
-        // As a base, register 4 or 12 needs a SIB byte, and 5 or 13 a displacement.
-        let sib = base & 7 == 4;
-        let mode = match i8::try_from(disp) {
-            Ok(0) if base & 7 != 5 => 0,
-            Ok(_) => 0x40,
-            Err(_) => 0x80,
-        };
-        self.push(mode | field << 3 | base & 7);
-        if sib {
-            self.push(0x24);
-        }
-        match mode {
-            0 => {}
-            0x40 => self.push_i8(disp as i8),
-            _ => self.push_i32(disp),
-        }
+    /// `lea reg, [base + disp]`
+    pub(super) fn lea(&mut self, width: Width, reg: u8, base: u8, disp: i32) {
+        self.indexed(0, width, false, 0x8d, reg, base, None, disp);
     }
 
     /// `opcode reg, [base + index + disp]`, with the prefix byte if it is not 0; a byte register needs `force_rex`.
     #[allow(clippy::too_many_arguments, reason = "the parts of one x86 instruction")]
+    #[inline]
     pub(super) fn indexed(
         &mut self,
         prefix: u8,
         width: Width,
         force_rex: bool,
-        opcode: &[u8],
+        opcode: u16,
         reg: u8,
         base: u8,
         index: Option<u8>,
         disp: i32,
     ) {
-        if prefix != 0 {
-            self.push(prefix);
-        }
-        let high_index = index.map_or(0, |index| index >> 3);
-        let rex = 0x40 | u8::from(width == Width::Q) << 3 | (reg >> 3) << 2 | high_index << 1 | base >> 3;
-        if rex != 0x40 || force_rex {
-            self.push(rex);
-        }
-        self.bytes.extend_from_slice(opcode);
-        self.base_index_disp(reg & 7, base, index, disp);
+        let start = Bytes::NONE.byte_if(prefix != 0, prefix);
+        let start = start.opcode(width, force_rex, opcode, reg, index.unwrap_or(0), base);
+        self.base_index_disp(start, reg & 7, base, index, disp);
     }
 
-    /// What follows the opcode of an instruction with the operand `[base + index + disp]`.
-    pub(super) fn base_index_disp(&mut self, field: u8, base: u8, index: Option<u8>, disp: i32) {
-        let Some(index) = index else { return self.base_disp(field, base, disp) };
-        let mode = match i8::try_from(disp) {
+    /// An instruction that starts with `start`, with the operand `[base + index + disp]`.
+    pub(super) fn base_index_disp(
+        &mut self,
+        start: Bytes,
+        field: u8,
+        base: u8,
+        index: Option<u8>,
+        disp: i32,
+    ) {
+        // As a base, register 4 or 12 needs a SIB byte, and 5 or 13 a displacement.
+        let byte = i8::try_from(disp);
+        let mode = match byte {
             Ok(0) if base & 7 != 5 => 0,
             Ok(_) => 0x40,
             Err(_) => 0x80,
         };
-        self.push(mode | field << 3 | 4);
-        self.push((index & 7) << 3 | base & 7);
-        match mode {
-            0 => {}
-            0x40 => self.push_i8(disp as i8),
-            _ => self.push_i32(disp),
+        let start = match index {
+            None => start.byte(mode | field << 3 | base & 7).byte_if(base & 7 == 4, 0x24),
+            Some(index) => start.byte(mode | field << 3 | 4).byte((index & 7) << 3 | base & 7),
+        };
+        self.put(start.byte_if(mode == 0x40, disp as u8));
+        if mode == 0x80 {
+            self.push_i32(disp);
         }
     }
 }

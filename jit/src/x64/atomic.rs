@@ -49,7 +49,7 @@ impl Translator {
         }
         if width == Width::D {
             let d = self.pins.pinned(rd).unwrap_or(host);
-            self.asm.rm(Width::Q, &[op::MOVSXD], d, Loc::Reg(host));
+            self.asm.rm(Width::Q, op::MOVSXD, d, Loc::Reg(host));
             self.put(rd, d);
         } else {
             self.put(rd, host);
@@ -57,31 +57,31 @@ impl Translator {
     }
 
     /// `prefix opcode reg, [base]`
-    fn at(&mut self, prefix: u8, width: Width, opcode: &[u8], reg: u8, base: u8) {
+    fn at(&mut self, prefix: u8, width: Width, opcode: u16, reg: u8, base: u8) {
         self.asm.indexed(prefix, width, false, opcode, reg, base, None, 0);
     }
 
     fn load_reserved(&mut self, width: Width, o: &Op) {
-        self.at(0, width, &[op::MOV], RCX, RAX);
+        self.at(0, width, op::MOV, RCX, RAX);
         // The place is aligned, so bit 0 is free to tell the width.
         if width == Width::Q {
             dynasm!(self.asm ; .arch x64 ; or rax, BYTE 1);
         }
-        self.asm.rm(Width::Q, &[op::STORE], RAX, Loc::Slot(field!(reservation.place)));
-        self.asm.rm(Width::Q, &[op::STORE], RCX, Loc::Slot(field!(reservation.value)));
+        self.asm.rm(Width::Q, op::STORE, RAX, Loc::Slot(field!(reservation.place)));
+        self.asm.rm(Width::Q, op::STORE, RCX, Loc::Slot(field!(reservation.value)));
         self.put_old(width, o.rd, RCX);
     }
 
     fn store_conditional(&mut self, width: Width, o: &Op) {
         let (fail, done) = (self.asm.label(), self.asm.label());
         self.asm.lea(Width::Q, RCX, RAX, i32::from(width == Width::Q));
-        self.asm.rm(Width::Q, &[op::CMP], RCX, Loc::Slot(field!(reservation.place)));
+        self.asm.rm(Width::Q, op::CMP, RCX, Loc::Slot(field!(reservation.place)));
         dynasm!(self.asm ; .arch x64 ; mov QWORD [r15 + field!(reservation.place)], 0);
         self.asm.jcc(Cc::NotEqual, fail);
         self.mov(RCX, RAX);
-        self.asm.rm(Width::Q, &[op::MOV], RAX, Loc::Slot(field!(reservation.value)));
+        self.asm.rm(Width::Q, op::MOV, RAX, Loc::Slot(field!(reservation.value)));
         let new = self.get(o.b, RDX);
-        self.at(LOCK, width, &[0x0f, 0xb1], new, RCX);
+        self.at(LOCK, width, 0x0fb1, new, RCX);
         self.set(Cc::NotEqual, o.rd);
         self.asm.bind(done);
         let rd = o.rd;
@@ -95,7 +95,7 @@ impl Translator {
         self.mov(RCX, RAX);
         let new = self.get(o.b, RDX);
         self.copy(RAX, o.rd);
-        self.at(LOCK, width, &[0x0f, 0xb1], new, RCX);
+        self.at(LOCK, width, 0x0fb1, new, RCX);
         self.put_old(width, o.rd, RAX);
     }
 
@@ -104,25 +104,25 @@ impl Translator {
         match kind {
             AmoOp::Swap => {
                 self.copy(RCX, o.b);
-                self.at(0, width, &[0x87], RCX, RAX);
+                self.at(0, width, 0x87, RCX, RAX);
                 self.put_old(width, o.rd, RCX);
             }
             AmoOp::Add => {
                 self.copy(RCX, o.b);
-                self.at(LOCK, width, &[0x0f, 0xc1], RCX, RAX);
+                self.at(LOCK, width, 0x0fc1, RCX, RAX);
                 self.put_old(width, o.rd, RCX);
             }
             AmoOp::And | AmoOp::Or | AmoOp::Xor if o.rd == Reg::SINK => {
                 let b = self.get(o.b, RCX);
                 // The other direction of the same opcode.
-                self.at(LOCK, width, &[logic(kind) & !2], b, RAX);
+                self.at(LOCK, width, logic(kind) & !2, b, RAX);
             }
             _ => {
                 self.mov(RDX, RAX);
-                self.at(0, width, &[op::MOV], RAX, RDX);
+                self.at(0, width, op::MOV, RAX, RDX);
                 let again = self.asm.bind_here();
                 self.updated(width, kind, o);
-                self.at(LOCK, width, &[0x0f, 0xb1], RCX, RDX);
+                self.at(LOCK, width, 0x0fb1, RCX, RDX);
                 self.asm.jcc(Cc::NotEqual, again);
                 self.put_old(width, o.rd, RAX);
             }
@@ -147,16 +147,16 @@ impl Translator {
             AmoOp::Maxu => Cc::Above,
             _ => {
                 self.mov(RCX, RAX);
-                return self.asm.rm(width, &[logic(kind)], RCX, self.pins.loc(o.b));
+                return self.asm.rm(width, logic(kind), RCX, self.pins.loc(o.b));
             }
         };
         self.copy(RCX, o.b);
-        self.asm.rm(width, &[op::CMP], RAX, Loc::Reg(RCX));
-        self.asm.rm(width, &[0x0f, 0x40 | smaller as u8], RCX, Loc::Reg(RAX));
+        self.asm.rm(width, op::CMP, RAX, Loc::Reg(RCX));
+        self.asm.rm(width, 0x0f40 | smaller as u16, RCX, Loc::Reg(RAX));
     }
 }
 
-fn logic(kind: AmoOp) -> u8 {
+fn logic(kind: AmoOp) -> u16 {
     match kind {
         AmoOp::And => op::AND,
         AmoOp::Or => op::OR,

@@ -11,7 +11,8 @@ use dynasmrt::DynasmApi;
 use frontend::ir::{Code, Op, Reg};
 use softmmu::{Context, EXEC_BITS, ExecEntry};
 
-use super::asm::{Cc, Label, Width};
+use super::asm::{Cc, Label, Width, op};
+use super::entry::unlinked;
 use super::regs::{Loc, RAX, RCX, RDX, field};
 use super::{Link, Translator};
 
@@ -117,30 +118,44 @@ impl Translator {
                 None => self.asm.jmp(self.body),
             };
         }
-        let stub = self.asm.label();
-        let field = match cc {
-            Some(cc) if self.exchanges.is_empty() => self.asm.jcc_patchable(cc, stub),
-            Some(cc) => return self.exit_condition(cc, move |t| t.link(None, target)),
-            None => {
-                self.exchange_out();
-                self.asm.jmp_patchable(stub)
+        match cc {
+            Some(cc) if !self.exchanges.is_empty() => {
+                return self.exit_condition(cc, move |t| t.link(None, target));
             }
-        };
+            Some(_) => {}
+            None => self.exchange_out(),
+        }
+        let field = self.asm.jmp_patchable(cc);
         self.links.push(Link { field, target });
-        self.cold(move |t| {
-            t.asm.bind(stub);
-            let site = t.asm.bind_at(field);
-            t.asm.lea_label(RCX, site);
-            t.asm.mov_imm(RDX, t.page.into());
-            t.asm.mov_imm(RAX, target.into());
-            t.asm.jmp_to(t.thunks.exit_link);
-        });
+    }
+
+    /// Where the jumps go that are not linked yet.
+    pub(super) fn unlinked(&mut self) {
+        const MOV: u32 = 5;
+        const JMP_SHORT: u32 = 2;
+        let jumps = self.links.len() as u32;
+        if jumps == 0 {
+            return;
+        }
+        let end = self.asm.here() + jumps * (MOV + JMP_SHORT) - JMP_SHORT;
+        for (&Link { field, target }, left) in self.links.iter().zip((0..jumps).rev()) {
+            self.asm.aim(field);
+            self.asm.mov_imm32(RAX, unlinked(target, end - field));
+            if left > 0 {
+                self.asm.jmp_over((left * (MOV + JMP_SHORT) - JMP_SHORT) as i8);
+            }
+        }
+        debug_assert_eq!(self.asm.here(), end);
+        let end = self.asm.bind_here();
+        self.asm.lea_label(RCX, end);
+        self.asm.mov_imm(RDX, self.page.into());
+        self.asm.jmp_to(self.thunks.exit_link);
     }
 
     /// Tests the poll word; jumps to the label when it is set.
     fn poll(&mut self) -> Label {
         let polled = self.asm.label();
-        dynasm!(self.asm ; .arch x64 ; mov rcx, [r15 + field!(native.poll)]);
+        self.asm.rm(Width::Q, op::MOV, RCX, Loc::Slot(field!(native.poll)));
         // cmp dword [rcx], 0
         self.asm.extend([0x83, 0x39, 0]);
         self.asm.jcc(Cc::NotEqual, polled);

@@ -70,7 +70,7 @@ impl Translator {
     fn plain_csr(&mut self, slot: i32, mask: i8, access: CsrAccess, o: &Op) {
         let reads = o.rd != Reg::SINK;
         if reads {
-            self.asm.rm(Width::Q, &[op::MOV], RAX, Loc::Slot(slot));
+            self.asm.rm(Width::Q, op::MOV, RAX, Loc::Slot(slot));
         }
         if access == CsrAccess::Write {
             let mut new = self.get(o.a, RCX);
@@ -79,7 +79,7 @@ impl Translator {
                 dynasm!(self.asm ; .arch x64 ; and rcx, BYTE mask);
                 new = RCX;
             }
-            self.asm.rm(Width::Q, &[op::STORE], new, Loc::Slot(slot));
+            self.asm.rm(Width::Q, op::STORE, new, Loc::Slot(slot));
         }
         if reads {
             self.put(o.rd, RAX);
@@ -91,7 +91,7 @@ impl Translator {
             return;
         }
         self.asm.mov_imm(RAX, mstatus::SSTATUS & !mstatus::SD);
-        self.asm.rm(Width::Q, &[op::AND], RAX, Loc::Slot(field!(mstatus)));
+        self.asm.rm(Width::Q, op::AND, RAX, Loc::Slot(field!(mstatus)));
         // FS = 3 carries into bit 15, which becomes SD.
         dynasm!(self.asm ; .arch x64
             ; mov ecx, eax

@@ -6,8 +6,8 @@
 //! |---|---|---|---|
 //! | `exit_at`, `exit_to` | offset or address in rax | | |
 //! | `exit_polled` | address in rax, 1 + offset of the jump in ecx | | |
-//! | `exit_link` | offset in rax, number of the page in edx, where the displacement is in rcx | | |
-//! | `load`, `store` | address in rax, site in ecx, value in rdx | host address in rax | rcx, and rdx by a load |
+//! | `exit_link` | what [`unlinked`] gives in eax, number of the page in edx, what that is measured from in rcx | | |
+//! | `load`, `store` | address in rax, site in ecx, value in rdx | what to add for the host's address in rcx | rax, rdx |
 //! | `step`, `call` | operation in rax, site in ecx | | rax, rcx, rdx |
 //! | `fp_on` | site in ecx, instruction in edx | | rax, rcx, rdx, but no scratch register of floating point |
 //! | `interpret` | site in ecx | | |
@@ -17,7 +17,7 @@ use dynasmrt::DynasmApi;
 use frontend::ir::Fmt;
 
 use super::asm::{Asm, Cc, Label, Width, op};
-use super::regs::{F_PINS, Loc, PINS, RAX, RCX, VOLATILE_PINS, f_slot, field, x_slot};
+use super::regs::{F_PINS, Loc, PINS, RAX, RCX, RDX, VOLATILE_PINS, f_slot, field, x_slot};
 use super::tlb::{self, READ, WRITE};
 use super::vex::Rm;
 use crate::codegen::{Thunks, exit, status};
@@ -47,6 +47,15 @@ impl Constant {
 
 /// MXCSR with all exceptions masked and none raised, rounding to nearest.
 const MXCSR: u32 = 0x1f80;
+
+/// Bits of an offset in a page.
+const OFFSET_BITS: u32 = 12;
+
+/// A direct jump to page offset `target` that is not linked yet, with its displacement so many bytes `before` a place in the code.
+pub(super) fn unlinked(target: u16, before: u32) -> u32 {
+    debug_assert!(u32::from(target) >> OFFSET_BITS == 0 && before < 1 << (32 - OFFSET_BITS));
+    before << OFFSET_BITS | u32::from(target)
+}
 
 /// Assembles the shared code for the start of the arena.
 pub(crate) fn emit(asm: &mut Asm) -> Thunks {
@@ -130,13 +139,13 @@ fn start(asm: &mut Asm) -> u32 {
 
 fn load_pins(asm: &mut Asm, pins: &[(u8, u8)]) {
     for &(guest, host) in pins {
-        asm.rm(Width::Q, &[op::MOV], host, Loc::Slot(x_slot(guest)));
+        asm.rm(Width::Q, op::MOV, host, Loc::Slot(x_slot(guest)));
     }
 }
 
 fn store_pins(asm: &mut Asm, pins: &[(u8, u8)]) {
     for &(guest, host) in pins {
-        asm.rm(Width::Q, &[op::STORE], host, Loc::Slot(x_slot(guest)));
+        asm.rm(Width::Q, op::STORE, host, Loc::Slot(x_slot(guest)));
     }
 }
 
@@ -157,8 +166,12 @@ fn emit_exits(asm: &mut Asm, thunks: &mut Thunks, fp_save: Label) -> Label {
     let exit = asm.label();
     thunks.exit_link = start(asm);
     dynasm!(asm ; .arch x64
-        ; mov [r15 + field!(native.link_site)], rcx
         ; mov [r15 + field!(native.link_page)], edx
+        ; mov edx, eax
+        ; shr edx, OFFSET_BITS as i8
+        ; sub rcx, rdx
+        ; mov [r15 + field!(native.link_site)], rcx
+        ; and eax, (1 << OFFSET_BITS) - 1
         ; add rax, [r15 + field!(page)]
         ; mov [r15 + field!(pc)], rax
         ; mov eax, exit::LINK as i32
@@ -271,23 +284,23 @@ fn call_rust(asm: &mut Asm, shared: &Shared, callback: i32) {
     asm.bind(done);
 }
 
-/// What follows the call of a memory access: its result is in rax, the site on the stack.
+/// What follows the call of a memory access: its result is in rax; the guest address and the site are on the stack.
 fn finish_access(asm: &mut Asm, shared: &Shared) {
     load_pins(asm, &PINS[..VOLATILE_PINS]);
-    dynasm!(asm ; .arch x64 ; pop rcx ; test rax, rax);
+    dynasm!(asm ; .arch x64 ; pop rdx ; pop rdx ; pop rcx ; test rax, rax);
     asm.jcc(Cc::Equal, shared.trap);
-    dynasm!(asm ; .arch x64 ; ret);
+    dynasm!(asm ; .arch x64 ; mov rcx, rax ; sub rcx, rdx ; ret);
 }
 
 fn emit_load(asm: &mut Asm, shared: &Shared, size: i32) -> u32 {
     let load = start(asm);
     dynasm!(asm ; .arch x64 ; push rcx);
-    let miss = asm.label();
-    tlb::locate(asm, READ, size, miss);
-    dynasm!(asm ; .arch x64 ; pop rcx ; ret);
-    asm.bind(miss);
+    let miss = tlb::probe(asm, READ, size, RAX, RCX, RDX);
+    dynasm!(asm ; .arch x64 ; add rsp, BYTE 8 ; ret);
+    asm.aim(miss);
     store_pins(asm, &PINS[..VOLATILE_PINS]);
-    dynasm!(asm ; .arch x64 ; mov rsi, rax ; mov edx, size);
+    // Twice, for the stack is aligned to 16 bytes in a call.
+    dynasm!(asm ; .arch x64 ; push rax ; push rax ; mov rsi, rax ; mov edx, size);
     call_rust(asm, shared, field!(native.callbacks.load));
     finish_access(asm, shared);
     load
@@ -296,13 +309,12 @@ fn emit_load(asm: &mut Asm, shared: &Shared, size: i32) -> u32 {
 fn emit_store(asm: &mut Asm, shared: &Shared, size: i32) -> u32 {
     let store = start(asm);
     dynasm!(asm ; .arch x64 ; push rcx ; push rdx);
-    let miss = asm.label();
-    tlb::locate(asm, WRITE, size, miss);
-    dynasm!(asm ; .arch x64 ; pop rdx ; pop rcx ; ret);
-    asm.bind(miss);
+    let miss = tlb::probe(asm, WRITE, size, RAX, RCX, RDX);
+    dynasm!(asm ; .arch x64 ; add rsp, BYTE 16 ; ret);
+    asm.aim(miss);
     dynasm!(asm ; .arch x64 ; pop rdx);
     store_pins(asm, &PINS[..VOLATILE_PINS]);
-    dynasm!(asm ; .arch x64 ; mov rsi, rax ; mov ecx, size);
+    dynasm!(asm ; .arch x64 ; push rax ; push rax ; mov rsi, rax ; mov ecx, size);
     call_rust(asm, shared, field!(native.callbacks.store));
     finish_access(asm, shared);
     store

@@ -14,6 +14,9 @@ impl Translator {
     pub(super) fn exchange_in(&mut self, ops: &[Op]) {
         self.exchanges = choose(ops, self.start, &PINS);
         self.pins = Pins::USUAL;
+        if self.exchanges.is_empty() {
+            return;
+        }
         self.to_usual = self.asm.label();
         self.to_block = self.asm.label();
         for index in 0..self.exchanges.len() {
@@ -23,17 +26,17 @@ impl Translator {
     }
 
     fn swap_in(&mut self) {
-        for Exchange { host, out, into } in self.exchanges.clone() {
-            self.asm.rm(Width::Q, &[op::STORE], host, Loc::Slot(x_slot(out)));
-            self.asm.rm(Width::Q, &[op::MOV], host, Loc::Slot(x_slot(into)));
+        for &Exchange { host, out, into } in &self.exchanges {
+            self.asm.rm(Width::Q, op::STORE, host, Loc::Slot(x_slot(out)));
+            self.asm.rm(Width::Q, op::MOV, host, Loc::Slot(x_slot(into)));
         }
     }
 
     /// Puts all registers in their usual places, on a way out. Keeps the scratch registers and the flags.
     pub(super) fn exchange_out(&mut self) {
-        for Exchange { host, out, into } in self.exchanges.clone() {
-            self.asm.rm(Width::Q, &[op::STORE], host, Loc::Slot(x_slot(into)));
-            self.asm.rm(Width::Q, &[op::MOV], host, Loc::Slot(x_slot(out)));
+        for &Exchange { host, out, into } in &self.exchanges {
+            self.asm.rm(Width::Q, op::STORE, host, Loc::Slot(x_slot(into)));
+            self.asm.rm(Width::Q, op::MOV, host, Loc::Slot(x_slot(out)));
         }
     }
 
@@ -55,16 +58,15 @@ impl Translator {
 
     /// The subroutines of [`Self::call_shared`].
     pub(super) fn exchange_subroutines(&mut self) {
+        if self.exchanges.is_empty() {
+            return;
+        }
         self.asm.bind(self.to_usual);
-        if !self.exchanges.is_empty() {
-            self.exchange_out();
-            self.asm.push(0xc3);
-        }
+        self.exchange_out();
+        self.asm.push(0xc3);
         self.asm.bind(self.to_block);
-        if !self.exchanges.is_empty() {
-            self.swap_in();
-            self.asm.push(0xc3);
-        }
+        self.swap_in();
+        self.asm.push(0xc3);
     }
 
     /// A conditional way out, which has to be left by way of cold code if registers are exchanged.

@@ -348,8 +348,8 @@ impl Translator {
         let wide = op.fmt() == Fmt::D;
         let d = self.target(op.rd, &[]);
         match (self.f_place(op.a), wide) {
-            (Rm::Slot(disp), true) => self.asm.rm(Width::Q, &[super::asm::op::MOV], d, Loc::Slot(disp)),
-            (Rm::Slot(disp), false) => self.asm.rm(Width::Q, &[super::asm::op::MOVSXD], d, Loc::Slot(disp)),
+            (Rm::Slot(disp), true) => self.asm.rm(Width::Q, super::asm::op::MOV, d, Loc::Slot(disp)),
+            (Rm::Slot(disp), false) => self.asm.rm(Width::Q, super::asm::op::MOVSXD, d, Loc::Slot(disp)),
             _ => {
                 let a = self.f_get(op.a, XMM0);
                 self.asm.f_to_bits(wide, d, a);

@@ -92,13 +92,13 @@ impl Translator {
             IntKind::W => (false, self.pins.loc(op.a).into()),
             IntKind::L => (true, self.pins.loc(op.a).into()),
             IntKind::Wu => {
-                self.asm.rm(Width::D, &[op::MOV], RAX, self.pins.loc(op.a));
+                self.asm.rm(Width::D, op::MOV, RAX, self.pins.loc(op.a));
                 (true, Rm::Reg(RAX))
             }
             IntKind::Lu => {
                 let huge = self.cold_step(op, done);
                 let a = self.get(op.a, RAX);
-                self.asm.rm(Width::Q, &[op::TEST], a, Loc::Reg(a));
+                self.asm.rm(Width::Q, op::TEST, a, Loc::Reg(a));
                 self.asm.jcc(Cc::Sign, huge);
                 (true, Rm::Reg(a))
             }
@@ -171,7 +171,7 @@ impl Translator {
     /// `rax = bits of a floating-point register`
     fn copy_bits(&mut self, width: Width, reg: Reg) {
         match self.f_place(reg) {
-            Rm::Slot(disp) => self.asm.rm(width, &[op::MOV], RAX, Loc::Slot(disp)),
+            Rm::Slot(disp) => self.asm.rm(width, op::MOV, RAX, Loc::Slot(disp)),
             _ => {
                 let host = self.f_get(reg, XMM0);
                 self.asm.f_to_bits(width == Width::Q, RAX, host);

@@ -7,21 +7,36 @@ use dynasm::dynasm;
 use dynasmrt::DynasmApi;
 use frontend::ir::{Code, Op, Reg};
 
-use super::Translator;
-use super::alu;
-use super::asm::{Cc, Label, Width, op};
+use super::asm::{Cc, Width, op};
 use super::regs::{Loc, Pins, RAX, RCX, RDX, f_pinned, f_slot, field};
-use super::tlb::{self, ADDEND, READ, WRITE};
+use super::tlb::{self, WRITE};
 use super::vex::Rm;
+use super::{Cold, Translator, alu};
 use crate::codegen::float::{is_float, is_inline};
-use crate::codegen::runs::{Base, Rules, Run, bytes, is_access, is_float_access, is_store};
+use crate::codegen::runs::{BASES, Base, Rules, Run, bytes, is_access, is_float_access, is_store};
 
 /// Where the addends of a run's bases are kept.
-const ADDENDS: [u8; 2] = [RCX, RDX];
+pub(super) const ADDENDS: [u8; BASES] = [RCX, RDX];
+/// Where the shared code leaves an addend: that of a run of one access is in its place then.
+const ASKED: u8 = RCX;
+const _: () = assert!(ASKED == ADDENDS[0]);
+
+/// What the cold code of a run goes by.
+pub(super) struct SlowRun {
+    /// The jumps that lead to it, and where the block goes on behind the probes and behind the run.
+    misses: [Option<u32>; BASES],
+    probed: u32,
+    done: u32,
+    /// The run's operations in the block.
+    index: usize,
+    length: usize,
+    /// [`Translator::boxed`] before the run.
+    boxed: u32,
+}
 
 impl Rules for Pins {
     fn is_simple(&self, op: &Op) -> bool {
-        if is_float(op.code) { is_inline(op) } else { alu::is_simple(op.code) }
+        alu::is_simple(op.code) || is_float(op.code) && is_inline(op)
     }
 
     /// With two bases, rax is the only scratch register left, so neither may need one.
@@ -34,32 +49,44 @@ impl Translator {
     /// The run that starts with the access at `index`; returns its length.
     pub(super) fn accesses(&mut self, ops: &[Op], index: usize) -> usize {
         let run = Run::worthwhile(&self.pins, &ops[index..]);
-        let range = index..index + run.length;
-        let (slow, done) = (self.asm.label(), self.asm.label());
-        let boxed = self.boxed;
-        for (base, addend) in run.bases.iter().flatten().zip(ADDENDS) {
-            self.probe(base, addend, slow);
+        let (boxed, mut misses) = (self.boxed, [None; BASES]);
+        for (index, base) in run.bases().iter().enumerate() {
+            misses[index] = Some(self.probe(base, index));
         }
-        for op in &ops[range.clone()] {
+        let probed = self.asm.here();
+        for op in &ops[index..index + run.length] {
             if is_access(op) {
-                self.fast_access(op, ADDENDS[run.base(op.a)]);
+                self.access(op, ADDENDS[run.base(op.a)]);
             } else {
                 self.simple(op);
             }
         }
-        self.asm.bind(done);
-        self.cold_branch(slow, done, move |t| {
-            t.boxed = boxed;
-            for index in range {
-                let op = t.ops[index];
-                if is_access(&op) {
-                    t.slow_access(&op);
-                } else {
-                    t.simple(&op);
-                }
-            }
-        });
+        let done = self.asm.here();
+        self.cold.push(Cold::Run(SlowRun { misses, probed, done, index, length: run.length, boxed }));
         run.length
+    }
+
+    /// A run whose probe has failed.
+    pub(super) fn slow_run(&mut self, run: SlowRun) {
+        for miss in run.misses.into_iter().flatten() {
+            self.asm.aim(miss);
+        }
+        if run.length == 1 {
+            let op = self.ops[run.index];
+            self.ask(&op);
+            return self.asm.jmp_back(run.probed);
+        }
+        self.boxed = run.boxed;
+        for index in run.index..run.index + run.length {
+            let op = self.ops[index];
+            if is_access(&op) {
+                self.ask(&op);
+                self.access(&op, ASKED);
+            } else {
+                self.simple(&op);
+            }
+        }
+        self.asm.jmp_back(run.done);
     }
 
     /// `cbo.zero`
@@ -107,10 +134,8 @@ impl Translator {
         }
     }
 
-    /// Finds the addend for all accesses by a base, in `slot`.
-    fn probe(&mut self, base: &Base, slot: u8, slow: Label) {
-        let table = if base.stores { WRITE } else { READ };
-        let limit = tlb::last_offset((base.high - base.low) as i32);
+    /// Finds the addend for all accesses by the base of this index. Returns the jump that is taken if it is not known.
+    fn probe(&mut self, base: &Base, index: usize) -> u32 {
         // The way from the address to the slot is what a chain of pointers waits for, so it does not go through a copy.
         let address = match self.pins.pinned(base.reg) {
             Some(host) if base.low == 0 => host,
@@ -119,47 +144,35 @@ impl Translator {
                 RAX
             }
         };
-        dynasm!(self.asm ; .arch x64
-            ; rorx Rq(slot), Rq(address), tlb::ROTATE
-            ; and Rd(slot), tlb::MASK
-        );
-        self.mov(RAX, address);
-        dynasm!(self.asm ; .arch x64 ; sub rax, [r14 + Rq(slot) + table] ; cmp rax, limit);
-        self.asm.jcc(Cc::Above, slow);
-        dynasm!(self.asm ; .arch x64 ; mov Rq(slot), [r14 + Rq(slot) + table + ADDEND]);
+        self.probes.paste(&mut self.asm, base.stores, (base.high - base.low) as i32, address, index)
     }
 
-    /// An access by `[base + addend + offset]`. Of the scratch registers it may use rax, and rdx if the base is not pinned.
-    fn fast_access(&mut self, op: &Op, addend: u8) {
-        let (base, scratch) = match self.pins.pinned(op.a) {
-            Some(host) => (host, RAX),
-            None => {
-                self.copy(RAX, op.a);
-                (RAX, RDX)
-            }
-        };
-        self.access(op, base, Some(addend), op.imm as i32, scratch);
-    }
-
-    /// An access by way of the shared code.
-    fn slow_access(&mut self, op: &Op) {
+    /// Has the shared code find the addend for one access, in [`ASKED`].
+    fn ask(&mut self, op: &Op) {
         let log2 = bytes(op).trailing_zeros() as usize;
         let store = is_store(op);
         self.address(op.a, op.imm);
         match (op.code, f_pinned(op.b.0)) {
             (Code::FStore, Some(host)) => self.asm.f_to_bits(true, RDX, host),
-            (Code::FStore, None) => self.asm.rm(Width::Q, &[op::MOV], RDX, Loc::Slot(f_slot(op.b.0))),
+            (Code::FStore, None) => self.asm.rm(Width::Q, op::MOV, RDX, Loc::Slot(f_slot(op.b.0))),
             _ if store => self.copy(RDX, op.b),
             _ => {}
         }
         let site = self.site(op.at);
         self.asm.mov_imm(RCX, site.into());
         self.call_shared(if store { self.thunks.store[log2] } else { self.thunks.load[log2] });
-        self.access(op, RAX, None, 0, RDX);
     }
 
-    /// The access itself, at `[base + index + disp]`.
-    fn access(&mut self, o: &Op, base: u8, index: Option<u8>, disp: i32, scratch: u8) {
+    /// An access by `[base + addend + offset]`. Of the scratch registers it may use rax, and rdx if the base is not pinned.
+    fn access(&mut self, o: &Op, addend: u8) {
+        let (base, scratch) = match self.pins.pinned(o.a) {
+            Some(host) => (host, RAX),
+            None => {
+                self.copy(RAX, o.a);
+                (RAX, RDX)
+            }
+        };
+        let (index, disp) = (Some(addend), o.imm as i32);
         if is_float_access(o) {
             return self.f_access(o, Rm::At(base, index, disp));
         }
@@ -171,17 +184,17 @@ impl Translator {
                 Code::Sw => (0, Width::D, false, op::STORE),
                 _ => (0, Width::Q, false, op::STORE),
             };
-            return self.asm.indexed(prefix, width, byte, &[opcode], value, base, index, disp);
+            return self.asm.indexed(prefix, width, byte, opcode, value, base, index, disp);
         }
         let d = self.pins.pinned(o.rd).unwrap_or(scratch);
-        let (width, opcode): (_, &[u8]) = match o.code {
-            Code::Lb => (Width::Q, &[0x0f, 0xbe]),
-            Code::Lbu => (Width::D, &[0x0f, 0xb6]),
-            Code::Lh => (Width::Q, &[0x0f, 0xbf]),
-            Code::Lhu => (Width::D, &[0x0f, 0xb7]),
-            Code::Lw => (Width::Q, &[op::MOVSXD]),
-            Code::Lwu => (Width::D, &[op::MOV]),
-            _ => (Width::Q, &[op::MOV]),
+        let (width, opcode) = match o.code {
+            Code::Lb => (Width::Q, 0x0fbe),
+            Code::Lbu => (Width::D, 0x0fb6),
+            Code::Lh => (Width::Q, 0x0fbf),
+            Code::Lhu => (Width::D, 0x0fb7),
+            Code::Lw => (Width::Q, op::MOVSXD),
+            Code::Lwu => (Width::D, op::MOV),
+            _ => (Width::Q, op::MOV),
         };
         self.asm.indexed(0, width, false, opcode, d, base, index, disp);
         self.put(o.rd, d);

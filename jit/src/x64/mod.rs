@@ -28,7 +28,9 @@ use frontend::Block;
 use frontend::ir::{Code, Follow, Helper, Op, Shape};
 
 use asm::{Asm, Cc, Label, Width, op};
+use mem::{ADDENDS, SlowRun};
 use regs::{Loc, Pins, RAX, RCX, field};
+use tlb::Probes;
 
 use crate::cache::Arena;
 use crate::codegen::combine::are_twins;
@@ -39,7 +41,7 @@ use crate::codegen::{Link, Sites, Thunks, float, op_bytes, prepare, runs};
 pub(crate) use {listing::disassemble, regs::BIAS};
 
 /// Offset of a block's body from its entry. Links lead to the body: they stay in the page.
-const BODY: u32 = 11;
+const BODY: u32 = 10;
 
 /// Whether this host has the instructions that generated code uses.
 #[cfg(target_arch = "x86_64")]
@@ -66,12 +68,18 @@ pub(crate) fn divert(arena: &Arena, entry: u32, target: u32) {
     arena.patch_pair(entry, |old| old & !0xff_ffff_ffff | jump);
 }
 
-type Cold = Box<dyn FnOnce(&mut Translator)>;
+/// What is assembled after the block.
+enum Cold {
+    /// The most frequent.
+    Run(SlowRun),
+    Other(Box<dyn FnOnce(&mut Translator)>),
+}
 
 /// Assembles blocks, one after the other.
 pub(crate) struct Translator {
     asm: Asm,
     thunks: Thunks,
+    probes: Probes,
     cold: Vec<Cold>,
     spare: Vec<Cold>,
     /// Operations that the code refers to.
@@ -118,6 +126,7 @@ impl Translator {
         Self {
             asm,
             thunks,
+            probes: Probes::new(ADDENDS),
             cold: Vec::new(),
             spare: Vec::new(),
             data: Vec::new(),
@@ -156,7 +165,7 @@ impl Translator {
         // The entry takes the block's address in rax. One jump fits over its first instruction when the block is killed.
         self.asm.rm_imm(Width::Q, 4, Loc::Reg(RAX), !0xfff);
         debug_assert!(self.asm.here() >= 5);
-        self.asm.rm(Width::Q, &[op::STORE], RAX, Loc::Slot(field!(page)));
+        self.asm.rm(Width::Q, op::STORE, RAX, Loc::Slot(field!(page)));
         assert_eq!(self.asm.here(), BODY);
         let mut ops = std::mem::take(&mut self.ops);
         ops.clear();
@@ -181,19 +190,23 @@ impl Translator {
         while !self.cold.is_empty() {
             std::mem::swap(&mut cold, &mut self.cold);
             for cold in cold.drain(..) {
-                cold(self);
+                match cold {
+                    Cold::Run(run) => self.slow_run(run),
+                    Cold::Other(cold) => cold(self),
+                }
             }
         }
         self.spare = cold;
         self.exchange_subroutines();
+        self.unlinked();
         self.instructions = self.asm.here();
-        self.asm.align(8, 0xcc);
-        let mut data = std::mem::take(&mut self.data);
-        for (label, op) in data.drain(..) {
+        if !self.data.is_empty() {
+            self.asm.align(8, 0xcc);
+        }
+        for (label, op) in self.data.drain(..) {
             self.asm.bind(label);
             self.asm.extend(op_bytes(&op));
         }
-        self.data = data;
         self.asm.resolve();
     }
 
@@ -225,16 +238,14 @@ impl Translator {
     /// Assembles the operation at `index`, or several from there on; returns how many.
     fn op(&mut self, ops: &[Op], index: usize) -> usize {
         let op = &ops[index];
-        if runs::is_access(op) {
-            return self.accesses(ops, index);
-        }
         if let Some(second) = ops.get(index + 1).filter(|second| are_twins(op, second)) {
             self.twins(op, second);
             return 2;
         }
         match op.code.shape() {
-            _ if float::is_float(op.code) => self.float(op),
             Shape::Ri | Shape::Rr | Shape::Rrr | Shape::Rri => self.integer(op),
+            _ if runs::is_access(op) => return self.accesses(ops, index),
+            _ if float::is_float(op.code) => self.float(op),
             Shape::Amo => self.atomic(op),
             Shape::Branch => self.branch(op),
             Shape::Jump => self.jump(op),
@@ -250,7 +261,7 @@ impl Translator {
 
     /// Assembles `cold` after the block.
     fn cold(&mut self, cold: impl FnOnce(&mut Translator) + 'static) {
-        self.cold.push(Box::new(cold));
+        self.cold.push(Cold::Other(Box::new(cold)));
     }
 
     /// Assembles after the block what is done from the label `from` on, before the block goes on at `to`.

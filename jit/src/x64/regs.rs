@@ -23,6 +23,8 @@ use crate::context::HartState;
 pub(super) const RAX: u8 = 0;
 pub(super) const RCX: u8 = 1;
 pub(super) const RDX: u8 = 2;
+/// r14
+pub(super) const CONTEXT: u8 = 14;
 /// r15
 pub(super) const STATE: u8 = 15;
 

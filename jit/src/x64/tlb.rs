@@ -2,40 +2,104 @@
 
 use std::mem::offset_of;
 
-use dynasm::dynasm;
-use dynasmrt::DynasmApi;
 use softmmu::{Context, Entry, PAGE_SIZE, TLB_BITS};
 
-use super::asm::{Asm, Cc, Label};
+use super::asm::{Asm, Cc, Label, Width, op};
+use super::regs::{CONTEXT, Loc, RAX, RCX, RDX};
+use crate::codegen::runs::BASES;
 
 /// Offset of the table of what can be loaded.
 pub(super) const READ: i32 = Context::READ_OFFSET as i32;
 /// Offset of the table of what can be stored to.
 pub(super) const WRITE: i32 = Context::WRITE_OFFSET as i32;
 /// Offset of the addend in an entry; the tag is at 0.
-pub(super) const ADDEND: i32 = offset_of!(Entry, addend) as i32;
+const ADDEND: i32 = offset_of!(Entry, addend) as i32;
 
 /// Mask of the offset of an address' slot in a table, after a rotation to the right by [`ROTATE`].
-pub(super) const MASK: i32 = ((1 << TLB_BITS) - 1) << 4;
+const MASK: i32 = ((1 << TLB_BITS) - 1) << 4;
 /// See [`MASK`].
-pub(super) const ROTATE: i8 = 12 - 4;
+const ROTATE: u8 = 12 - 4;
 const _: () = assert!(size_of::<Entry>() == 16);
 
 /// The largest offset in a page at which `size` bytes do not cross its edge.
-pub(super) const fn last_offset(size: i32) -> i32 {
+const fn last_offset(size: i32) -> i32 {
     PAGE_SIZE as i32 - size
+}
+
+/// Checks that the page of the guest address in the host register `address`, of `size` bytes, is in a table, and gives the offset of
+/// its slot. Clobbers `scratch`, which may be the register of the address. Returns the jump that is taken otherwise, for
+/// [`Asm::aim`].
+fn check(asm: &mut Asm, table: i32, size: i32, address: u8, slot: u8, scratch: u8) -> u32 {
+    asm.rotate_right(slot, address, ROTATE);
+    asm.rm_imm(Width::D, 4, Loc::Reg(slot), MASK);
+    if scratch != address {
+        asm.rm(Width::Q, op::MOV, scratch, Loc::Reg(address));
+    }
+    asm.indexed(0, Width::Q, false, op::SUB, scratch, CONTEXT, Some(slot), table);
+    asm.rm_imm(Width::Q, 7, Loc::Reg(scratch), last_offset(size));
+    asm.jcc_ahead(Cc::Above)
+}
+
+/// The code of [`probe`] by [`RAX`] as scratch register, which is assembled once: only the size differs.
+pub(super) struct Probes([[[Probe; HOSTS]; 2]; BASES]);
+
+/// Host registers.
+const HOSTS: usize = 16;
+/// Most bytes of a probe.
+const LENGTH: usize = 48;
+
+#[derive(Clone, Copy)]
+struct Probe {
+    code: [u8; LENGTH],
+    length: u8,
+    /// What [`probe`] returns, from the start.
+    miss: u8,
+}
+
+impl Probes {
+    /// Those by each address register with the addends in these.
+    pub(super) fn new(addends: [u8; BASES]) -> Self {
+        Self(addends.map(|addend| {
+            [READ, WRITE].map(|table| {
+                std::array::from_fn(|address| {
+                    let mut asm = Asm::default();
+                    let miss = probe(&mut asm, table, 0, address as u8, addend, RAX) as u8;
+                    let length = asm.here() as u8;
+                    asm.bytes.resize(LENGTH, 0);
+                    let code = std::array::from_fn(|at| asm.bytes[at]);
+                    Probe { code, length, miss }
+                })
+            })
+        }))
+    }
+
+    /// Appends the probe of the table of what can be loaded, or stored to, with the addend in the register of that index.
+    /// Returns what [`probe`] does.
+    pub(super) fn paste(&self, asm: &mut Asm, stores: bool, size: i32, address: u8, addend: usize) -> u32 {
+        /// The size is in the comparison, which the jump follows.
+        const LIMIT_BEFORE_MISS: u32 = 4 + 2;
+        let Probe { code, length, miss } = &self.0[addend][usize::from(stores)][usize::from(address)];
+        let start = asm.here();
+        asm.bytes.extend_from_slice(code);
+        asm.bytes.truncate(start as usize + usize::from(*length));
+        let miss = start + u32::from(*miss);
+        asm.set_u32(miss - LIMIT_BEFORE_MISS, last_offset(size) as u32);
+        miss
+    }
+}
+
+/// Finds what to add to the guest address of `size` bytes in the host register `address` to get the host's. Clobbers `scratch`, which
+/// may be the register of the address. Returns the jump that is taken if that is not known, for [`Asm::aim`].
+pub(super) fn probe(asm: &mut Asm, table: i32, size: i32, address: u8, addend: u8, scratch: u8) -> u32 {
+    let miss = check(asm, table, size, address, addend, scratch);
+    asm.indexed(0, Width::Q, false, op::MOV, addend, CONTEXT, Some(addend), table + ADDEND);
+    miss
 }
 
 /// Turns the guest address of `size` bytes in rax into the host's, or jumps to `miss`, where rax is as it was. Clobbers rcx
 /// and rdx.
 pub(super) fn locate(asm: &mut Asm, table: i32, size: i32, miss: Label) {
-    dynasm!(asm ; .arch x64
-        ; rorx rdx, rax, ROTATE
-        ; and edx, MASK
-        ; mov rcx, rax
-        ; sub rcx, [r14 + rdx + table]
-        ; cmp rcx, last_offset(size)
-    );
-    asm.jcc(Cc::Above, miss);
-    dynasm!(asm ; .arch x64 ; add rax, [r14 + rdx + table + ADDEND]);
+    let field = check(asm, table, size, RAX, RDX, RCX);
+    asm.aim_at(field, miss);
+    asm.indexed(0, Width::Q, false, op::ADD, RAX, CONTEXT, Some(RDX), table + ADDEND);
 }

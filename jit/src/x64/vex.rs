@@ -1,9 +1,9 @@
-//! Instructions on xmm registers, with the format as a parameter.
+//! Instructions with VEX prefixes: those on xmm registers, with the format as a parameter, and some on general ones.
 
 use dynasmrt::DynasmApi;
 use frontend::ir::Fmt;
 
-use super::asm::Asm;
+use super::asm::{Asm, Bytes};
 use super::regs::{Loc, STATE};
 
 /// Opcodes of [`Asm::scalar`], [`Asm::logic`], comparisons and [`Asm::fma`].
@@ -92,23 +92,25 @@ impl Asm {
         // Register numbers are stored inverted.
         let last = (!first & 15) << 3 | prefix;
         let r = (!reg & 8) << 4;
-        if map == map::M0F && !wide && base < 8 && index < 8 {
-            self.extend([0xc5, r | last]);
+        let vex = if map == map::M0F && !wide && base < 8 && index < 8 {
+            Bytes::NONE.byte(0xc5).byte(r | last)
         } else {
             let xb = (!index & 8) << 3 | (!base & 8) << 2;
-            self.extend([0xc4, r | xb | map, u8::from(wide) << 7 | last]);
-        }
-        self.push(opcode);
-        let field = reg & 7;
+            Bytes::NONE.byte(0xc4).byte(r | xb | map).byte(u8::from(wide) << 7 | last)
+        };
+        let (start, field) = (vex.byte(opcode), reg & 7);
         match rm {
-            Rm::Reg(host) => self.modrm(field, Loc::Reg(host)),
-            Rm::Slot(disp) => self.modrm(field, Loc::Slot(disp)),
-            Rm::At(base, index, disp) => self.base_index_disp(field, base, index, disp),
-            Rm::Arena(place) => {
-                self.push(field << 3 | 5);
-                self.external_field(place);
-            }
+            Rm::Reg(host) => self.modrm(start, field, Loc::Reg(host)),
+            Rm::Slot(disp) => self.modrm(start, field, Loc::Slot(disp)),
+            Rm::At(base, index, disp) => self.base_index_disp(start, field, base, index, disp),
+            Rm::Arena(place) => self.to_arena(start.byte(field << 3 | 5), place),
         }
+    }
+
+    /// `d = a rotated right by a constant`, on general registers
+    pub(super) fn rotate_right(&mut self, d: u8, a: u8, amount: u8) {
+        self.vex(map::M0F3A, prefix::F2, true, 0xf0, d, 0, Rm::Reg(a));
+        self.push(amount);
     }
 
     /// `d = a op rm`, in the low part of the registers; the rest is that of `a`.

@@ -10,6 +10,7 @@ mod code;
 mod wide;
 mod word;
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
@@ -304,6 +305,35 @@ impl GuestMemory {
             // SAFETY: the bytes lie in the mapping of a ROM, which `self` keeps alive.
             Some(unsafe { HostRef::new(rom.extent.address(pa)) })
         })
+    }
+}
+
+const HALVES: usize = PAGE_SIZE as usize / size_of::<u16>();
+
+/// A page of RAM or ROM that code is read from.
+#[derive(Clone, Copy)]
+pub struct CodePage<'m>(HostRef<'m, [u16; HALVES]>);
+
+impl CodePage<'_> {
+    /// The halfword at an even offset in the page.
+    #[inline]
+    pub fn half(self, offset: u16) -> u16 {
+        let index = usize::from(offset / 2) % HALVES;
+        // SAFETY: a part of the page.
+        unsafe { HostRef::<u16>::new(self.0.address() + index * size_of::<u16>()) }.load()
+    }
+}
+
+impl fmt::Debug for CodePage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CodePage({:#x})", self.0.address())
+    }
+}
+
+impl GuestMemory {
+    /// The page at `pa`, if it is RAM or ROM, to read code from.
+    pub(crate) fn code_page(&self, pa: u64) -> Option<CodePage<'_>> {
+        self.fetchable(pa & !(PAGE_SIZE - 1)).map(CodePage)
     }
 }
 
