@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, SamplingMode, Throughput};
 use firmware::elf::symbol;
 use jit::EngineKind;
+use machine::clock::TIMEBASE_FREQUENCY;
 use machine::console::Sink;
 use machine::{Config, Firmware, GuestMemory, Machine, Running};
 use ratios::Ratios;
 
 const ENGINES: [(&str, EngineKind); 2] = [("interp", EngineKind::Interp), ("jit", EngineKind::Jit)];
+
+const NANOSECONDS_PER_TICK: u64 = 1_000_000_000 / TIMEBASE_FREQUENCY;
 
 /// What is measured: a benchmark of `programs/`, under which group, and how many of what is counted there are in a round. 0: the
 /// guest says how many instructions it took.
@@ -56,8 +59,18 @@ mod mailbox {
     pub(crate) const REQUEST: u64 = 0;
     pub(crate) const COMMAND: u64 = 8;
     pub(crate) const ROUNDS: u64 = 16;
-    pub(crate) const ANSWER: u64 = 24;
-    pub(crate) const INSTRUCTIONS: u64 = 32;
+    pub(crate) const BATCHES: u64 = 24;
+    pub(crate) const ANSWER: u64 = 32;
+    pub(crate) const INSTRUCTIONS: u64 = 40;
+    pub(crate) const TIME: u64 = 48;
+    pub(crate) const SHORTEST: u64 = 56;
+}
+
+/// What a guest says of some batches of rounds.
+struct Took {
+    instructions: u64,
+    all: Duration,
+    shortest: Duration,
 }
 
 /// A guest that waits for requests in its mailbox.
@@ -92,13 +105,14 @@ impl<'a> Guest<'a> {
         self.memory.write(self.mailbox + offset, &value.to_le_bytes()).expect("RAM");
     }
 
-    /// Has the guest carry out rounds of a benchmark; how long that took, and how many instructions.
-    fn run(&mut self, name: &str, rounds: u64) -> (Duration, u64) {
+    /// Has the guest carry out batches of rounds of a benchmark.
+    fn run(&mut self, name: &str, rounds: u64, batches: u64) -> Took {
         const LIMIT: Duration = Duration::from_secs(120);
         let command =
             self.names.iter().position(|known| known == name).expect("the guest has this benchmark");
         self.set(mailbox::COMMAND, command as u64);
         self.set(mailbox::ROUNDS, rounds);
+        self.set(mailbox::BATCHES, batches);
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         self.requests += 1;
         let start = Instant::now();
@@ -110,7 +124,12 @@ impl<'a> Guest<'a> {
             );
             std::thread::sleep(Duration::from_micros(20));
         }
-        (start.elapsed(), self.get(mailbox::INSTRUCTIONS))
+        let ticks = |offset| Duration::from_nanos(self.get(offset) * NANOSECONDS_PER_TICK);
+        Took {
+            instructions: self.get(mailbox::INSTRUCTIONS),
+            all: ticks(mailbox::TIME),
+            shortest: ticks(mailbox::SHORTEST),
+        }
     }
 }
 
@@ -141,7 +160,7 @@ fn main() {
         group.sampling_mode(SamplingMode::Flat);
         for ((engine, _), machine) in ENGINES.iter().zip(&machines) {
             let count = match part.times {
-                0 => Guest::start(machine, &elf).run(part.name, 1).1,
+                0 => Guest::start(machine, &elf).run(part.name, 1, 1).instructions,
                 times => times,
             };
             group.throughput(Throughput::Elements(count));
@@ -154,10 +173,10 @@ fn main() {
                         let batch = batch(&mut guest, part.name);
                         (guest, batch)
                     });
-                    let time = guest.run(part.name, iterations * *batch).0 / *batch as u32;
-                    let each = time.as_secs_f64() / (iterations * count) as f64;
+                    let took = guest.run(part.name, *batch, iterations);
+                    let each = took.shortest.as_secs_f64() / (*batch * count) as f64;
                     ratios.note(part.group, part.name, engine, each);
-                    time
+                    took.all / *batch as u32
                 });
             });
         }
@@ -167,13 +186,14 @@ fn main() {
     ratios.print(PAIRS);
 }
 
-/// How many rounds take some milliseconds, so that the way to the guest and back does not count.
+/// How many rounds are a batch: they take long enough for the clock, and are over before the host is likely to do something
+/// else in between.
 fn batch(guest: &mut Guest<'_>, name: &str) -> u64 {
-    const ENOUGH: Duration = Duration::from_millis(4);
+    const ENOUGH: Duration = Duration::from_micros(200);
     let mut rounds = 1;
     // The first rounds are translated.
-    guest.run(name, 8);
-    while guest.run(name, rounds).0 < ENOUGH {
+    guest.run(name, 8, 1);
+    while guest.run(name, rounds, 8).shortest < ENOUGH {
         rounds *= 2;
     }
     rounds
