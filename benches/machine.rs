@@ -151,7 +151,7 @@ fn main() {
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(800))
-        .sample_size(15)
+        .sample_size(20)
         .configure_from_args();
     let mut ratios = Ratios::default();
     let machines = ENGINES.map(|(_, kind)| machine(kind, &path));
@@ -165,18 +165,17 @@ fn main() {
             };
             group.throughput(Throughput::Elements(count));
             // Only what the filter has chosen is run.
-            let mut guest: Option<(Guest<'_>, u64)> = None;
+            let mut rounds = None;
             group.bench_function(*engine, |bencher| {
                 bencher.iter_custom(|iterations| {
-                    let (guest, batch) = guest.get_or_insert_with(|| {
-                        let mut guest = Guest::start(machine, &elf);
-                        let batch = batch(&mut guest, part.name);
-                        (guest, batch)
-                    });
-                    let took = guest.run(part.name, *batch, iterations);
-                    let each = took.shortest.as_secs_f64() / (*batch * count) as f64;
+                    // How well the host predicts jumps is settled when the code is first run, and may be otherwise the next time.
+                    let mut guest = Guest::start(machine, &elf);
+                    let rounds = *rounds.get_or_insert_with(|| batch(&mut guest, part.name));
+                    guest.run(part.name, rounds, WARM_UP);
+                    let took = guest.run(part.name, rounds, iterations);
+                    let each = took.shortest.as_secs_f64() / (rounds * count) as f64;
                     ratios.note(part.group, part.name, engine, each);
-                    took.all / *batch as u32
+                    took.all / rounds as u32
                 });
             });
         }
@@ -186,14 +185,15 @@ fn main() {
     ratios.print(PAIRS);
 }
 
+/// Batches that are run before time counts: the first rounds are translated.
+const WARM_UP: u64 = 4;
+
 /// How many rounds are a batch: they take long enough for the clock, and are over before the host is likely to do something
 /// else in between.
 fn batch(guest: &mut Guest<'_>, name: &str) -> u64 {
     const ENOUGH: Duration = Duration::from_micros(200);
     let mut rounds = 1;
-    // The first rounds are translated.
-    guest.run(name, 8, 1);
-    while guest.run(name, rounds, 8).shortest < ENOUGH {
+    while guest.run(name, rounds, WARM_UP).shortest < ENOUGH {
         rounds *= 2;
     }
     rounds
