@@ -151,7 +151,7 @@ fn main() {
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(800))
-        .sample_size(20)
+        .sample_size(30)
         .configure_from_args();
     let mut ratios = Ratios::default();
     let machines = ENGINES.map(|(_, kind)| machine(kind, &path));
@@ -191,7 +191,7 @@ const WARM_UP: u64 = 4;
 /// How many rounds are a batch: they take long enough for the clock, and are over before the host is likely to do something
 /// else in between.
 fn batch(guest: &mut Guest<'_>, name: &str) -> u64 {
-    const ENOUGH: Duration = Duration::from_micros(200);
+    const ENOUGH: Duration = Duration::from_micros(50);
     let mut rounds = 1;
     while guest.run(name, rounds, WARM_UP).shortest < ENOUGH {
         rounds *= 2;
