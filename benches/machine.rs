@@ -8,11 +8,15 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, SamplingMode, Throughput};
 use firmware::elf::symbol;
 use jit::EngineKind;
+use machine::clock::TIMEBASE_FREQUENCY;
 use machine::console::Sink;
 use machine::{Config, Firmware, GuestMemory, Machine, Running};
 use ratios::Ratios;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 const ENGINES: [(&str, EngineKind); 2] = [("interp", EngineKind::Interp), ("jit", EngineKind::Jit)];
+
+const NANOSECONDS_PER_TICK: u64 = 1_000_000_000 / TIMEBASE_FREQUENCY;
 
 /// What is measured: a benchmark of `programs/`, under which group, and how many of what is counted there are in a round. 0: the
 /// guest says how many instructions it took.
@@ -56,8 +60,18 @@ mod mailbox {
     pub(crate) const REQUEST: u64 = 0;
     pub(crate) const COMMAND: u64 = 8;
     pub(crate) const ROUNDS: u64 = 16;
-    pub(crate) const ANSWER: u64 = 24;
-    pub(crate) const INSTRUCTIONS: u64 = 32;
+    pub(crate) const BATCHES: u64 = 24;
+    pub(crate) const ANSWER: u64 = 32;
+    pub(crate) const INSTRUCTIONS: u64 = 40;
+    pub(crate) const TIME: u64 = 48;
+    pub(crate) const SHORTEST: u64 = 56;
+}
+
+/// What a guest says of some batches of rounds.
+struct Took {
+    instructions: u64,
+    all: Duration,
+    shortest: Duration,
 }
 
 /// A guest that waits for requests in its mailbox.
@@ -92,13 +106,14 @@ impl<'a> Guest<'a> {
         self.memory.write(self.mailbox + offset, &value.to_le_bytes()).expect("RAM");
     }
 
-    /// Has the guest carry out rounds of a benchmark; how long that took, and how many instructions.
-    fn run(&mut self, name: &str, rounds: u64) -> (Duration, u64) {
+    /// Has the guest carry out batches of rounds of a benchmark.
+    fn run(&mut self, name: &str, rounds: u64, batches: u64) -> Took {
         const LIMIT: Duration = Duration::from_secs(120);
         let command =
             self.names.iter().position(|known| known == name).expect("the guest has this benchmark");
         self.set(mailbox::COMMAND, command as u64);
         self.set(mailbox::ROUNDS, rounds);
+        self.set(mailbox::BATCHES, batches);
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         self.requests += 1;
         let start = Instant::now();
@@ -110,7 +125,12 @@ impl<'a> Guest<'a> {
             );
             std::thread::sleep(Duration::from_micros(20));
         }
-        (start.elapsed(), self.get(mailbox::INSTRUCTIONS))
+        let ticks = |offset| Duration::from_nanos(self.get(offset) * NANOSECONDS_PER_TICK);
+        Took {
+            instructions: self.get(mailbox::INSTRUCTIONS),
+            all: ticks(mailbox::TIME),
+            shortest: ticks(mailbox::SHORTEST),
+        }
     }
 }
 
@@ -132,7 +152,7 @@ fn main() {
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(800))
-        .sample_size(15)
+        .sample_size(30)
         .configure_from_args();
     let mut ratios = Ratios::default();
     let machines = ENGINES.map(|(_, kind)| machine(kind, &path));
@@ -141,23 +161,25 @@ fn main() {
         group.sampling_mode(SamplingMode::Flat);
         for ((engine, _), machine) in ENGINES.iter().zip(&machines) {
             let count = match part.times {
-                0 => Guest::start(machine, &elf).run(part.name, 1).1,
+                0 => Guest::start(machine, &elf).run(part.name, 1, 1).instructions,
                 times => times,
             };
             group.throughput(Throughput::Elements(count));
             // Only what the filter has chosen is run.
-            let mut guest: Option<(Guest<'_>, u64)> = None;
+            let mut rounds = None;
             group.bench_function(*engine, |bencher| {
                 bencher.iter_custom(|iterations| {
-                    let (guest, batch) = guest.get_or_insert_with(|| {
-                        let mut guest = Guest::start(machine, &elf);
-                        let batch = batch(&mut guest, part.name);
-                        (guest, batch)
-                    });
-                    let time = guest.run(part.name, iterations * *batch).0 / *batch as u32;
-                    let each = time.as_secs_f64() / (iterations * count) as f64;
+                    // How well the host predicts jumps is settled when the code is first run, and may be otherwise the next time.
+                    let mut guest = match part.name {
+                        "virtio" => on_one_core(|| Guest::start(machine, &elf)),
+                        _ => Guest::start(machine, &elf),
+                    };
+                    let rounds = *rounds.get_or_insert_with(|| batch(&mut guest, part.name));
+                    guest.run(part.name, rounds, WARM_UP);
+                    let took = guest.run(part.name, rounds, iterations);
+                    let each = took.shortest.as_secs_f64() / (rounds * count) as f64;
                     ratios.note(part.group, part.name, engine, each);
-                    time
+                    took.all / rounds as u32
                 });
             });
         }
@@ -167,13 +189,27 @@ fn main() {
     ratios.print(PAIRS);
 }
 
-/// How many rounds take some milliseconds, so that the way to the guest and back does not count.
+/// Has the threads that `start` makes on one core of the host. Else it would put them on one or several as it likes, and what
+/// passes between two of them takes half or twice the time.
+fn on_one_core<T>(start: impl FnOnce() -> T) -> T {
+    let cores = sched_getaffinity(None).expect("this thread has cores");
+    let mut one = CpuSet::new();
+    one.set(sched_getcpu());
+    sched_setaffinity(None, &one).expect("the thread is on it already");
+    let started = start();
+    sched_setaffinity(None, &cores).expect("it had them before");
+    started
+}
+
+/// Batches that are run before time counts: the first rounds are translated.
+const WARM_UP: u64 = 4;
+
+/// How many rounds are a batch: they take long enough for the clock, and are over before the host is likely to do something
+/// else in between.
 fn batch(guest: &mut Guest<'_>, name: &str) -> u64 {
-    const ENOUGH: Duration = Duration::from_millis(4);
+    const ENOUGH: Duration = Duration::from_micros(50);
     let mut rounds = 1;
-    // The first rounds are translated.
-    guest.run(name, 8);
-    while guest.run(name, rounds).0 < ENOUGH {
+    while guest.run(name, rounds, WARM_UP).shortest < ENOUGH {
         rounds *= 2;
     }
     rounds

@@ -49,10 +49,34 @@ loops! {
     lr_sc("addi a1, a1, 128", ["lr.d a0, (a1)", "sc.d a2, a0, (a1)"], 8);
     csr("", ["csrrw a0, sscratch, a0", "csrr a2, sepc"], 8);
     fence("", ["fence rw, rw"], 16);
-    /// Two indirect jumps each: to a function and back.
-    jump_hit("la a0, 5f; j 2f; 5: addi a2, a2, 1; ret", ["jalr a0"], 16);
     /// Sixteen blocks of one instruction and a jump to the next.
     linked_loop("", ["addi a0, a0, 1", "j 3f", "nop", "3:"], 16);
     /// The line status of the UART.
     mmio_read("li a1, 0x10000005", ["lbu a0, 0(a1)"], 16);
+}
+
+/// Sixteen calls of two indirect jumps each, to a function and back. Every call has a function of its own, so that every jump leads
+/// to one place only: else much of the time is what the host needs when it guesses the wrong one, which differs between runs.
+pub fn jump_hit(rounds: u64) {
+    // SAFETY: the functions use a register that is given up, as is the one for return addresses.
+    unsafe {
+        asm!(
+            "la a0, 5f",
+            "j 2f",
+            ".balign 4",
+            "5:",
+            ".rept 16",
+            "c.addi a2, 1",
+            "c.jr ra",
+            ".endr",
+            "2:",
+            ".irp function, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+            "jalr 4 * \\function(a0)",
+            ".endr",
+            "addi {rounds}, {rounds}, -1",
+            "bnez {rounds}, 2b",
+            rounds = inout(reg) rounds.max(1) => _,
+            out("a0") _, out("a2") _, out("ra") _,
+        );
+    }
 }

@@ -106,8 +106,7 @@ pub fn fill(rounds: u64) {
     }
 }
 
-/// As `families::jump_hit`, but every call is of the other of two addresses of the function, which have one slot in the jump
-/// cache: sixteen calls.
+/// Sixteen calls, each of the other of two addresses of a function, which have one slot in the jump cache.
 pub fn jump_miss(rounds: u64) {
     // SAFETY: the function is at both addresses, and uses a register that is given up.
     unsafe {

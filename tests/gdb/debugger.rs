@@ -23,6 +23,20 @@ impl Guest {
         let mut command = hartvm();
         command.args(["run", "--firmware", "none", "--memory", "64M", "--engine", engine, "--kernel"]);
         command.arg(file).arg("--gdb").arg(dir.path("socket")).args(args);
+        Self::open(command, dir)
+    }
+
+    /// The same as QEMU's user would say it, which executes nothing before a debugger says so.
+    pub(crate) fn as_in_qemu(program: &Program) -> Self {
+        let dir = Dir::new();
+        let file = dir.file("program", &program.elf());
+        let mut command = hartvm();
+        command.args(["qemu", "-M", "virt", "-bios", "none", "-nographic", "-S", "-kernel"]).arg(file);
+        command.args(["-gdb", &format!("unix:{},server=on,wait=off", dir.path("socket").display())]);
+        Self::open(command, dir)
+    }
+
+    fn open(mut command: Command, dir: Dir) -> Self {
         let guest = Self { running: Running::start(&mut command), dir };
         let start = Instant::now();
         while !guest.running.stderr().contains("gdb can attach") {

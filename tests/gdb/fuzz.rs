@@ -207,7 +207,7 @@ fn malformed_packets_harm_nothing() {
 fn synchronise(remote: &mut Remote, random: &mut Random, context: impl Fn() -> String) {
     remote.send_raw(b"\x03$#00\x03");
     let limit = Instant::now() + Duration::from_secs(30);
-    let mut exchange = |tries| {
+    let mut exchange = |tries, patience| {
         let text = format!("{:016x}", random.next() | 1);
         for _ in 0..tries {
             // Hart 0, whatever thread was chosen; an interrupt, in case a packet before it has set the guest going.
@@ -216,7 +216,7 @@ fn synchronise(remote: &mut Remote, random: &mut Random, context: impl Fn() -> S
             remote.send(&format!("M{SCRATCH:x},8:{text}"));
             remote.send(&format!("m{SCRATCH:x},8"));
             loop {
-                match next(remote) {
+                match next(remote, patience) {
                     Some(answer) if answer == text => return,
                     Some(_) => {}
                     None => break,
@@ -226,9 +226,9 @@ fn synchronise(remote: &mut Remote, random: &mut Random, context: impl Fn() -> S
         }
         panic!("{}: hartvm does not answer", context());
     };
-    exchange(100);
-    // There may be answers left of several tries. Those of this one come last.
-    exchange(1);
+    exchange(100, Duration::from_millis(200));
+    // There may be answers left of several tries. Those of this one come last, and it is in step with hartvm.
+    exchange(1, Duration::from_secs(30));
 }
 
 fn check(remote: &mut Remote, pattern: &[u8], seed: u64, round: u64) {
@@ -242,12 +242,12 @@ fn check(remote: &mut Remote, pattern: &[u8], seed: u64, round: u64) {
     }
 }
 
-/// An answer, if one comes soon.
-fn next(remote: &mut Remote) -> Option<String> {
+/// An answer, if one comes before there has been silence for as long as `patience`.
+fn next(remote: &mut Remote, patience: Duration) -> Option<String> {
     use std::io::Read;
 
     let mut byte = [0];
-    remote.0.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    remote.0.set_read_timeout(Some(patience)).unwrap();
     let mut text = Vec::new();
     let mut inside = false;
     let answer = loop {

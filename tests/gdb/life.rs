@@ -165,7 +165,7 @@ fn only_one_debugger_is_served() {
 #[test]
 fn monitor_commands_answer() {
     for engine in ENGINES {
-        let guest = Guest::waiting(&spinner(), engine, &[]);
+        let guest = Guest::waiting(&spinner(), engine, &["--cpus", "2"]);
         let mut remote = Remote::attach(&guest);
         let help = remote.monitor("help");
         for command in ["registers", "walk", "phys", "devices", "reset"] {
@@ -174,6 +174,18 @@ fn monitor_commands_answer() {
         assert!(remote.monitor("devices").contains("uart16550, interrupt 10"));
         assert!(remote.monitor("registers").contains("mhartid        0x0000000000000000"));
         assert!(remote.monitor("walk 0x80000000").contains("satp.MODE is Bare"));
+        let (pc, walk) = (remote.pc(), remote.monitor("walk $pc 0"));
+        assert!(
+            walk.starts_with("hart 0, M-mode") && walk.contains(&format!("{pc:#x} is physical")),
+            "{walk}"
+        );
+        assert!(remote.monitor("walk mtvec").contains("0x0 is physical"));
+        // Whatever gdb has read last, another hart can be named.
+        remote.select(0);
+        assert!(remote.monitor("registers 1").contains("mhartid        0x0000000000000001"));
+        remote.select(1);
+        assert!(remote.monitor("registers").starts_with("hart 1, "));
+        assert!(remote.monitor("registers 0").starts_with("hart 0, "));
         assert_eq!(remote.monitor("phys 0x80002000 = 0x12345678 4"), "");
         assert_eq!(remote.monitor("phys 0x80002000 2 4"), "0x80002000: 0x12345678\n0x80002004: 0x00000000\n");
         assert_eq!(remote.u64(0x8000_2000), 0x1234_5678);
@@ -186,6 +198,9 @@ fn monitor_commands_answer() {
             "phys 0x80000000 1 3",
             "phys 0x80000000 = 256 1",
             "walk",
+            "walk $nonsense",
+            "walk 0 2",
+            "registers x",
             "nonsense",
         ] {
             assert!(remote.monitor(wrong).starts_with("error: "), "{wrong}");
@@ -210,6 +225,15 @@ fn places_where_gdb_cannot_attach_are_refused() {
     assert_eq!(std::fs::read(&file).unwrap(), b"precious");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     refused(&args(&taken.local_addr().unwrap().to_string()), 1, &["--gdb", "127.0.0.1"]);
+}
+
+#[test]
+fn the_socket_is_opened_as_qemus_user_says_it() {
+    let guest = Guest::as_in_qemu(&printer());
+    let output =
+        guest.gdb("break *printed\ncontinue\nprint $priv\ndelete\nset var *(long*)&variable = 1\ncontinue\n");
+    in_order(&output, &["Breakpoint 1, 0x", "= 3", "exited with code 07"]);
+    assert_eq!(guest.finish().code(), 7);
 }
 
 #[test]

@@ -180,15 +180,15 @@ fn page_tables_are_shown() {
     for engine in ENGINES {
         let guest = Guest::waiting(&program(), engine, &[]);
         let output = guest.gdb(&format!(
-            "break *{:#x}\ncontinue\nprint $priv\nmonitor walk {:#x}\nmonitor walk 0x200000\ninfo threads\nstepi 3\nx/i $pc\n",
-            CODE_VA[1], CODE_VA[1]
+            "break *{:#x}\ncontinue\nprint $priv\nmonitor walk $pc\nmonitor walk 0x200000\ninfo threads\nstepi 3\nx/i $pc\n",
+            CODE_VA[1]
         ));
         in_order(
             &output,
             &[
                 "Breakpoint 1, 0x",
                 "= 0",
-                "Sv39\n",
+                "hart 0, U-mode, Sv39\n",
                 "  entry at 0x000080200000: ",
                 "V-------",
                 "  entry at 0x000080202880: ",

@@ -13,16 +13,16 @@ use super::threads;
 use crate::devices::sifive_test::PowerEvent;
 
 const HELP: &str = "\
-Commands about the selected hart:
-  monitor registers             all registers that it has, by name
-  monitor walk ADDR             how satp translates a virtual address
+Commands about a hart, the one that gdb has read last unless HART says its number (`info threads` reads all of them):
+  monitor registers [HART]      all registers that it has, by name
+  monitor walk ADDR [HART]      how satp translates a virtual address, which may be a register, such as $pc
 Commands about the machine:
   monitor phys ADDR [COUNT [WIDTH]]   read COUNT units of WIDTH bytes (1, 2, 4 or 8) of physical memory
   monitor phys ADDR = VALUE [WIDTH]   write one
   monitor devices               the physical address map
   monitor reset                 reset the machine, which then stops at its first instruction
   monitor help                  this list
-Numbers are decimal, or hexadecimal after 0x. After a reset, `maintenance flush register-cache` makes gdb look again.
+Numbers are decimal, or hexadecimal after 0x.
 ";
 
 /// Most units that `phys` shows.
@@ -50,8 +50,10 @@ impl Guest {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             [] | ["help"] => Ok(HELP.into()),
-            ["registers"] => self.show_registers(),
-            ["walk", va] => self.walk(number(va)?),
+            ["registers"] => self.show_registers(self.selected),
+            ["registers", hart] => self.show_registers(self.hart(hart)?),
+            ["walk", va] => self.walk(va, self.selected),
+            ["walk", va, hart] => self.walk(va, self.hart(hart)?),
             ["phys", pa, "=", value] => self.write_phys(number(pa)?, number(value)?, width(None)?),
             ["phys", pa, "=", value, size] => {
                 self.write_phys(number(pa)?, number(value)?, width(Some(size))?)
@@ -68,8 +70,16 @@ impl Guest {
         }
     }
 
-    fn show_registers(&self) -> Result<String, String> {
-        let id = self.selected;
+    /// A hart by its number.
+    fn hart(&self, text: &str) -> Result<usize, String> {
+        let harts = self.control().harts();
+        match number(text)? {
+            id if id < harts as u64 => Ok(id as usize),
+            id => Err(format!("there is no hart {id}; the last one is {}", harts - 1)),
+        }
+    }
+
+    fn show_registers(&self, id: usize) -> Result<String, String> {
         let show = move |hart: &mut crate::hart::Hart, _: &mut jit::Engine| {
             let mut text = format!("{}\npc {:#018x}\n", threads::describe(id, hart), hart.state().pc);
             let mut row = |values: Vec<(String, u64)>| {
@@ -84,13 +94,24 @@ impl Guest {
             row(csrs
                 .into_iter()
                 .filter_map(|(number, name)| Some((name, hart.csr_for_debugger(number)?)))
+                // There are 87 for events that nothing counts.
+                .filter(|(name, value)| *value != 0 || !name.contains("hpm"))
                 .collect());
             text
         };
         self.control().ask(id, show).ok_or_else(|| NO_HART.into())
     }
 
-    fn walk(&self, va: u64) -> Result<String, String> {
+    fn walk(&self, va: &str, id: usize) -> Result<String, String> {
+        let name = va.trim_start_matches('$').to_string();
+        let register =
+            move |hart: &mut crate::hart::Hart, _: &mut jit::Engine| registers::by_name(hart, &name);
+        let va = match number(va) {
+            Ok(va) => va,
+            Err(error) => {
+                self.control().ask(id, register).ok_or(NO_HART)?.ok_or(error + ", or a register")?
+            }
+        };
         let show = move |hart: &mut crate::hart::Hart, _: &mut jit::Engine| {
             let mut text = String::new();
             let (mode, leaf) = hart.walk(va, |pa, entry| {
@@ -120,9 +141,9 @@ impl Guest {
                 }
                 None => format!("{va:#x} is not mapped"),
             };
-            format!("{mode:?}\n{text}{result}\n")
+            format!("{}, {mode:?}\n{text}{result}\n", threads::describe(id, hart))
         };
-        self.control().ask(self.selected, show).ok_or_else(|| NO_HART.into())
+        self.control().ask(id, show).ok_or_else(|| NO_HART.into())
     }
 
     fn read_phys(&self, pa: u64, count: u64, width: u64) -> Result<String, String> {
@@ -176,7 +197,7 @@ impl Guest {
         let arrivals = self.control().arrivals();
         self.system.power.request(PowerEvent::Reset);
         if self.control().wait_for_restart(arrivals) && self.hold_new() {
-            Ok("the machine is at its first instruction\n".into())
+            Ok("the machine is at its first instruction; `maintenance flush register-cache` makes gdb look again\n".into())
         } else {
             Err("the machine does not start again (--no-reboot?)".into())
         }

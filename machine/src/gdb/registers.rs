@@ -184,6 +184,14 @@ pub(super) fn named_general(hart: &mut Hart) -> Vec<(String, u64)> {
     integer.chain(float).collect()
 }
 
+/// The value of a register that holds addresses, or of a CSR, if the hart has one of this name.
+pub(super) fn by_name(hart: &mut Hart, name: &str) -> Option<u64> {
+    let integer = || X_NAMES.iter().position(|known| *known == name).map(Register::X);
+    let csr = || csr_name::all().find(|(_, known)| known == name).map(|(number, _)| Register::Csr(number));
+    let pc = (name == "pc").then_some(Register::Pc);
+    read(hart, pc.or_else(integer).or_else(csr)?)
+}
+
 /// The CSRs that a hart has, by number and name.
 pub(super) fn csrs(hart: &mut Hart) -> Vec<(u16, String)> {
     csr_name::all().filter(|&(number, _)| hart.csr_for_debugger(number).is_some()).collect()

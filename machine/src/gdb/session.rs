@@ -139,6 +139,7 @@ impl<'a> Session<'a> {
                 None if knocked => self.knocked = Some(Instant::now() + COURTESY),
                 Some(limit) if Instant::now() >= limit => {
                     drop(self.listener.accept());
+                    log::warn!("gdb: a second debugger was turned away; there is one already");
                     self.knocked = None;
                 }
                 _ => {}
