@@ -134,19 +134,19 @@ impl Asm {
     }
 
     /// An instruction whose last four bytes are the displacement of a label.
-    fn to_label(&mut self, start: Bytes, label: Label) {
+    fn put_label(&mut self, start: Bytes, label: Label) {
         self.put(Bytes { bits: start.bits + 32, ..start });
         self.fixups.push((self.here() - 4, label));
     }
 
     /// An instruction whose last four bytes are the displacement of a place in the arena.
-    pub(super) fn to_arena(&mut self, start: Bytes, target: u32) {
+    pub(super) fn put_arena(&mut self, start: Bytes, target: u32) {
         self.put(Bytes { bits: start.bits + 32, ..start });
         self.external.push((self.here() - 4, target));
     }
 
     pub(super) fn jmp(&mut self, label: Label) {
-        self.to_label(Bytes::NONE.byte(0xe9), label);
+        self.put_label(Bytes::NONE.byte(0xe9), label);
     }
 
     /// A jump over the next `length` bytes.
@@ -178,7 +178,7 @@ impl Asm {
     }
 
     pub(super) fn jcc(&mut self, cc: Cc, label: Label) {
-        self.to_label(Bytes::NONE.byte(0x0f).byte(0x80 | cc as u8), label);
+        self.put_label(Bytes::NONE.byte(0x0f).byte(0x80 | cc as u8), label);
     }
 
     /// A jump, conditional if there is a condition, whose displacement can be changed by one aligned store while other threads run
@@ -211,27 +211,27 @@ impl Asm {
     }
 
     pub(super) fn call(&mut self, label: Label) {
-        self.to_label(Bytes::NONE.byte(0xe8), label);
+        self.put_label(Bytes::NONE.byte(0xe8), label);
     }
 
     /// `call` of a place in the arena.
     pub(super) fn call_to(&mut self, target: u32) {
-        self.to_arena(Bytes::NONE.byte(0xe8), target);
+        self.put_arena(Bytes::NONE.byte(0xe8), target);
     }
 
     /// `jmp` to a place in the arena.
     pub(super) fn jmp_to(&mut self, target: u32) {
-        self.to_arena(Bytes::NONE.byte(0xe9), target);
+        self.put_arena(Bytes::NONE.byte(0xe9), target);
     }
 
     /// `jcc` to a place in the arena.
     pub(super) fn jcc_to(&mut self, cc: Cc, target: u32) {
-        self.to_arena(Bytes::NONE.byte(0x0f).byte(0x80 | cc as u8), target);
+        self.put_arena(Bytes::NONE.byte(0x0f).byte(0x80 | cc as u8), target);
     }
 
     /// `lea reg, [rip + label]`
     pub(super) fn lea_label(&mut self, reg: u8, label: Label) {
-        self.to_label(Bytes::NONE.byte(0x48 | (reg >> 3) << 2).byte(0x8d).byte((reg & 7) << 3 | 5), label);
+        self.put_label(Bytes::NONE.byte(0x48 | (reg >> 3) << 2).byte(0x8d).byte((reg & 7) << 3 | 5), label);
     }
 
     /// Appends bytes.

@@ -103,7 +103,7 @@ impl Asm {
             Rm::Reg(host) => self.modrm(start, field, Loc::Reg(host)),
             Rm::Slot(disp) => self.modrm(start, field, Loc::Slot(disp)),
             Rm::At(base, index, disp) => self.base_index_disp(start, field, base, index, disp),
-            Rm::Arena(place) => self.to_arena(start.byte(field << 3 | 5), place),
+            Rm::Arena(place) => self.put_arena(start.byte(field << 3 | 5), place),
         }
     }
 
