@@ -123,7 +123,7 @@ fn time_asleep_is_charged_to_what_sleeps() {
     let mut command = bare(&program);
     let running = Running::start(command.arg("--profile").arg(&folded));
     running.wait_for_output(1);
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_secs(1));
     running.signal(Signal::TERM);
     assert_eq!(running.finish().code(), 128 + 15);
     let text = std::fs::read_to_string(folded).unwrap();
