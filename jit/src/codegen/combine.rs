@@ -102,8 +102,16 @@ impl Values<'_> {
     }
 }
 
+/// Whether one of the operations that are put together is of this kind, whatever they become. Most blocks have none of them.
+fn is_part(code: Code) -> bool {
+    matches!(code, Code::SllI | Code::SllIW | Code::SllIUw | Code::AddUw | Code::XorI)
+}
+
 /// Puts operations of a block together.
 pub(crate) fn combine(ops: &mut [Op]) {
+    if !ops.iter().any(|op| is_part(op.code)) {
+        return;
+    }
     let mut writers = [0; Reg::COUNT];
     for index in 0..ops.len() {
         let op = ops[index];
