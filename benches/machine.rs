@@ -12,7 +12,6 @@ use machine::clock::TIMEBASE_FREQUENCY;
 use machine::console::Sink;
 use machine::{Config, Firmware, GuestMemory, Machine, Running};
 use ratios::Ratios;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 const ENGINES: [(&str, EngineKind); 2] = [("interp", EngineKind::Interp), ("jit", EngineKind::Jit)];
 
@@ -170,10 +169,7 @@ fn main() {
             group.bench_function(*engine, |bencher| {
                 bencher.iter_custom(|iterations| {
                     // How well the host predicts jumps is settled when the code is first run, and may be otherwise the next time.
-                    let mut guest = match part.name {
-                        "virtio" => on_one_core(|| Guest::start(machine, &elf)),
-                        _ => Guest::start(machine, &elf),
-                    };
+                    let mut guest = Guest::start(machine, &elf);
                     let rounds = *rounds.get_or_insert_with(|| batch(&mut guest, part.name));
                     guest.run(part.name, rounds, WARM_UP);
                     let took = guest.run(part.name, rounds, iterations);
@@ -187,18 +183,6 @@ fn main() {
     }
     criterion.final_summary();
     ratios.print(PAIRS);
-}
-
-/// Has the threads that `start` makes on one core of the host. Else it would put them on one or several as it likes, and what
-/// passes between two of them takes half or twice the time.
-fn on_one_core<T>(start: impl FnOnce() -> T) -> T {
-    let cores = sched_getaffinity(None).expect("this thread has cores");
-    let mut one = CpuSet::new();
-    one.set(sched_getcpu());
-    sched_setaffinity(None, &one).expect("the thread is on it already");
-    let started = start();
-    sched_setaffinity(None, &cores).expect("it had them before");
-    started
 }
 
 /// Batches that are run before time counts: the first rounds are translated.
