@@ -93,7 +93,12 @@ pub struct Native {
     pub(crate) slow: Box<SlowPaths>,
     /// Scratch registers, while the interpreter carries out an operation in the middle of a run.
     pub(crate) spill: [u64; 2],
+    /// Operands that were overwritten before it was known whether their operations underflowed.
+    pub(crate) saved: [u64; SAVED],
 }
+
+/// See [`Native::saved`].
+pub(crate) const SAVED: usize = 8;
 
 /// See [`Native::callbacks`].
 #[repr(C)]
@@ -103,6 +108,7 @@ pub(crate) struct Callbacks {
     pub(crate) store: u64,
     pub(crate) step: u64,
     pub(crate) call: u64,
+    pub(crate) underflow: u64,
 }
 
 impl HartState {

@@ -10,6 +10,7 @@
 //! | `load`, `store` | address in x16, site in w17, value in x15 | host address in x16 | x14, x17, and x15 by a load |
 //! | `step`, `call` | operation in x16, site in w17 | | x14 to x17 |
 //! | `fp_on` | site in w17, instruction in w16 | | x16, x17, but no scratch register of floating point |
+//! | `underflow` | operations in x16, how many in w17 | | |
 //! | `interpret` | site in w17 | | |
 //!
 //! Those that come back are called by `bl`, with x30's guest register in the state.
@@ -18,7 +19,8 @@ use dynasm::dynasm;
 use dynasmrt::DynasmApi;
 use softmmu::Context;
 
-use super::asm::{Asm, Cc, ISB, Label, Width};
+use super::asm::{Asm, Cc, ISB, Label, Logic, Width};
+use super::fp::fpsr;
 use super::regs::{
     F_PINS, INSTRET, KEPT_PINS, PAGE, PINS, POLL, VOLATILE_PINS, X16, f_pinned, f_slot, field, x_slot,
 };
@@ -55,6 +57,7 @@ pub(crate) fn emit(asm: &mut Asm) -> Thunks {
     }
     thunks.step = emit_step(asm, &shared);
     thunks.call = emit_call(asm, &shared);
+    thunks.underflow = emit_underflow(asm, &shared);
     thunks.fp_on = [false, true].map(|dirty| emit_fp_on(asm, &shared, dirty));
     asm.resolve();
     thunks.end = asm.here();
@@ -367,6 +370,28 @@ fn emit_call(asm: &mut Asm, shared: &Shared) -> u32 {
     asm.cmp_imm12(X16, 0);
     asm.ret();
     call
+}
+
+/// Looks at UFC, clears it, and has those operations looked at if it was set.
+fn emit_underflow(asm: &mut Asm, shared: &Shared) -> u32 {
+    let underflow = start(asm);
+    let none = asm.label();
+    push_site(asm);
+    dynasm!(asm ; .arch aarch64 ; stp x14, x15, [sp, #-16]!);
+    asm.read_fpsr(14);
+    asm.tbz(false, 14, fpsr::UFC_BIT, none);
+    asm.logic_imm(Width::Q, Logic::And, 14, 14, !(1 << fpsr::UFC_BIT));
+    asm.write_fpsr(14);
+    store_pins(asm, &PINS[..VOLATILE_PINS]);
+    asm.mov(1, X16);
+    asm.mov(2, 17);
+    call_rust(asm, shared, field!(native.callbacks.underflow));
+    load_pins(asm, &PINS[..VOLATILE_PINS]);
+    asm.bind(none);
+    dynasm!(asm ; .arch aarch64 ; ldp x14, x15, [sp], #16);
+    pop_site(asm);
+    asm.ret();
+    underflow
 }
 
 /// Floating-point code needs mstatus.FS to be on, and a rounding mode that the host has.

@@ -34,6 +34,7 @@ use regs::{INSTRET, PAGE, Pins, X16, X17};
 use crate::cache::Arena;
 use crate::codegen::combine::are_twins;
 use crate::codegen::exchange::{Exchange, live_throughout};
+use crate::codegen::underflow::Underflow;
 use crate::codegen::{Link, Sites, Thunks, float, op_bytes, prepare, runs};
 
 #[cfg(target_arch = "aarch64")]
@@ -106,6 +107,9 @@ pub(crate) struct Translator {
     sites: Sites,
     /// A bit for each floating-point register that is known to hold a boxed single here.
     boxed: u32,
+    /// What is done about underflow, and the index of the operation at hand.
+    underflow: Underflow,
+    index: usize,
     /// The block's operations, with marks.
     ops: Vec<Op>,
     /// They are so few that all code of the block is in reach of `tbz`.
@@ -155,6 +159,8 @@ impl Translator {
             links: Vec::new(),
             sites: Sites::default(),
             boxed: 0,
+            underflow: Underflow::default(),
+            index: 0,
             ops: Vec::new(),
             ops_are_few: false,
             pins: Pins::USUAL,
@@ -199,11 +205,15 @@ impl Translator {
         }
         self.body = self.asm.bind_here();
         self.asm.add_imm(Width::Q, INSTRET, INSTRET, block.insns.len() as i64);
+        self.underflow.plan(&ops);
         self.ops_are_few = ops.len() <= FEW_OPS;
         let mut at = usize::from(first.is_some());
         while at < ops.len() {
+            self.index = at;
+            self.guard(at);
             at += self.op(&ops, at);
         }
+        self.guard(at);
         self.ops = ops;
         self.usual = self.asm.here();
         // Cold code can have cold code of its own. The buffers go back and forth, to be used again for the next block.
@@ -306,6 +316,7 @@ impl Translator {
 
     /// Has the interpreter carry out an operation.
     fn step(&mut self, op: &Op) {
+        self.settle(0, self.index);
         self.pass(op);
         self.call_shared(self.thunks.step);
     }

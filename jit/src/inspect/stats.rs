@@ -36,6 +36,8 @@ pub struct SlowPaths {
     pub loads: u64,
     /// Stores that the TLB did not answer.
     pub stores: u64,
+    /// Looks at operations that may have underflowed, on hosts that cannot tell.
+    pub underflows: u64,
     /// Operations that the interpreter carried out, by [`Code`].
     pub steps: [u64; Code::ALL.len()],
     /// Calls of helpers, by [`Helper`].
@@ -44,7 +46,13 @@ pub struct SlowPaths {
 
 impl Default for SlowPaths {
     fn default() -> Self {
-        Self { loads: 0, stores: 0, steps: [0; Code::ALL.len()], calls: [0; Helper::ALL.len()] }
+        Self {
+            loads: 0,
+            stores: 0,
+            underflows: 0,
+            steps: [0; Code::ALL.len()],
+            calls: [0; Helper::ALL.len()],
+        }
     }
 }
 
@@ -101,6 +109,7 @@ impl Stats {
         add(&mut self.engine.exits, &engine.exits);
         self.slow.loads += slow.loads;
         self.slow.stores += slow.stores;
+        self.slow.underflows += slow.underflows;
         add(&mut self.slow.steps, &slow.steps);
         add(&mut self.slow.calls, &slow.calls);
         let MmuStats { fills, l2_hits, walks, flushes, page_flushes } = mmu;
@@ -196,6 +205,7 @@ impl fmt::Display for Stats {
             }
             table.row(0, "slow loads", slow.loads)?;
             table.row(0, "slow stores", slow.stores)?;
+            table.row(0, "floating point that may have underflowed", slow.underflows)?;
             table
                 .split("steps by the interpreter", &slow.steps, |index| format!("{:?}", Code::ALL[index]))?;
             table.split("helper calls", &slow.calls, |index| format!("{:?}", Helper::ALL[index]))?;
