@@ -95,6 +95,8 @@ pub struct Native {
     pub(crate) spill: [u64; 2],
     /// Operands that were overwritten before it was known whether their operations underflowed.
     pub(crate) saved: [u64; SAVED],
+    /// Instructions of the host that generated code has executed, if they are counted.
+    pub(crate) host_insns: u64,
 }
 
 /// See [`Native::saved`].

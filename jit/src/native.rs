@@ -73,6 +73,9 @@ impl Native {
         if cache.inspect.trace(&[Category::Csr]).is_some() {
             translator.call_for_csrs();
         }
+        if cache.inspect.counts_host() {
+            translator.count_host();
+        }
         Self {
             cache: Arc::clone(cache),
             participant,

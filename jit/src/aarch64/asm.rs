@@ -452,10 +452,6 @@ impl Asm {
         self.rrr(width, base | sized | fields, d, n, 0);
     }
 
-    pub(super) fn lsl_imm(&mut self, width: Width, d: u8, n: u8, amount: u8) {
-        self.bitfield(width, false, d, n, amount.wrapping_neg(), width.bits() - 1 - amount);
-    }
-
     pub(super) fn ror_imm(&mut self, width: Width, d: u8, n: u8, amount: u8) {
         let sized = if width == Width::Q { 1 << 22 } else { 0 };
         self.rrr(width, 0x1380_0000 | sized | u32::from(amount) << 10, d, n, n);
@@ -524,7 +520,7 @@ impl Asm {
     }
 }
 
-fn change(bytes: &mut [u8], at: u32, change: impl FnOnce(u32) -> u32) {
+pub(super) fn change(bytes: &mut [u8], at: u32, change: impl FnOnce(u32) -> u32) {
     let field = &mut bytes[at as usize..][..4];
     let word = u32::from_le_bytes([field[0], field[1], field[2], field[3]]);
     field.copy_from_slice(&change(word).to_le_bytes());

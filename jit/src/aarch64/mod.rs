@@ -10,6 +10,7 @@ mod alu;
 mod asm;
 mod atomic;
 mod branch;
+mod count;
 mod csr;
 mod entry;
 mod exchange;
@@ -129,6 +130,9 @@ pub(crate) struct Translator {
     page: u32,
     /// All accesses to CSRs are calls of the helper.
     csr_calls: bool,
+    /// Host instructions are counted, and where that has begun.
+    counts: bool,
+    stretch: Option<count::Stretch>,
 }
 
 /// Assembles what all blocks share, for the start of the arena.
@@ -172,6 +176,8 @@ impl Translator {
             end: 0,
             page: 0,
             csr_calls: false,
+            counts: false,
+            stretch: None,
         }
     }
 
@@ -197,13 +203,16 @@ impl Translator {
         ops.clear();
         ops.extend_from_slice(&block.ops);
         prepare(&mut ops);
+        self.begin_stretch();
         self.exchange_in(&ops);
         let first = live_throughout(&ops, block.start);
         if let Some(op) = first {
             // Nothing of the block has been counted yet.
             self.fp_on(op, op.at.into());
         }
+        self.end_stretch();
         self.body = self.asm.bind_here();
+        self.begin_stretch();
         self.asm.add_imm(Width::Q, INSTRET, INSTRET, block.insns.len() as i64);
         self.underflow.plan(&ops);
         self.ops_are_few = ops.len() <= FEW_OPS;
@@ -215,6 +224,7 @@ impl Translator {
         }
         self.guard(at);
         self.ops = ops;
+        self.end_stretch();
         self.usual = self.asm.here();
         // Cold code can have cold code of its own. The buffers go back and forth, to be used again for the next block.
         let mut cold = std::mem::take(&mut self.spare);

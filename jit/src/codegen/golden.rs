@@ -340,6 +340,7 @@ pub(crate) fn state_name(offset: i64) -> Option<String> {
         native.fp_live,
         native.spill,
         native.saved,
+        native.host_insns,
         native.control
     ];
     names.into_iter().find(|&(offset, _)| offset == at).map(|(_, name)| name.replace(' ', ""))

@@ -1,5 +1,5 @@
 //! Counts of what the engines did. They are kept by Rust code only, off the fast paths: generated code counts nothing but
-//! the instructions that it retires.
+//! the instructions that it retires, and those of the host only when asked to.
 
 use std::fmt;
 
@@ -84,6 +84,9 @@ pub struct CacheStats {
 pub struct Stats {
     /// Guest instructions retired, whoever executed them.
     pub insns: u64,
+    /// Instructions of the host that generated code executed for them; 0 if they were not counted, see
+    /// [`Inspect::count_host`](super::Inspect::count_host).
+    pub host_insns: u64,
     /// What the dispatchers did.
     pub engine: EngineStats,
     /// How often generated code called Rust.
@@ -101,8 +104,9 @@ fn add(to: &mut [u64], from: &[u64]) {
 impl Stats {
     /// Adds the counts of another hart of the same machine. The cache is the harts' common one: its counts are not added.
     pub fn merge(&mut self, other: &Stats) {
-        let Stats { insns, engine, slow, mmu, cache } = other;
+        let Stats { insns, host_insns, engine, slow, mmu, cache } = other;
         self.insns += insns;
+        self.host_insns += host_insns;
         self.engine.interpreted_insns += engine.interpreted_insns;
         self.engine.interpreted_blocks += engine.interpreted_blocks;
         self.engine.entries += engine.entries;
@@ -176,10 +180,15 @@ impl Table<'_, '_> {
 /// A table for people.
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { insns, engine, slow, mmu, cache } = self;
+        let Stats { insns, host_insns, engine, slow, mmu, cache } = self;
         let mut table = Table(f);
         table.row(0, "guest instructions retired", *insns)?;
         table.part("by generated code", self.generated_insns(), *insns)?;
+        if *host_insns != 0 {
+            let each = *host_insns as f64 / self.generated_insns().max(1) as f64;
+            let remark = format!("{each:5.2} for each guest instruction");
+            table.remarked(2, "in host instructions", *host_insns, &remark)?;
+        }
         table.part("by the interpreter", engine.interpreted_insns, *insns)?;
         if let Some(cache) = cache {
             table.row(0, "blocks interpreted", engine.interpreted_blocks)?;
