@@ -84,7 +84,7 @@ pub struct Native {
     pub(crate) link_site: u64,
     pub(crate) link_page: u32,
     /// 0: the floating-point registers are in `f`. 1: they are in host registers, as in `f`, and rounding mode and flags in
-    /// the host's. 3: the same, but `f` is behind, and mstatus.FS is Dirty.
+    /// the host's. 3: the same, but `f` is behind, and mstatus.FS is Dirty. aarch64 has this in a register.
     pub(crate) fp_live: u8,
     pub(crate) control: u32,
     /// 1 + the page offset of the jump at which generated code, or a block, was left for the poll word; 0 if it was elsewhere.

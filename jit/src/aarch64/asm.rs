@@ -269,8 +269,8 @@ impl Asm {
 
     /// Branches if a bit is clear, or if it is set: not farther than 32 KiB.
     pub(super) fn tbz(&mut self, set: bool, reg: u8, bit: u8, label: Label) {
-        debug_assert!(bit < 32);
-        self.to(0x3600_0000 | u32::from(set) << 24 | u32::from(bit) << 19 | u32::from(reg), label);
+        let bit = u32::from(bit >> 5) << 31 | u32::from(bit & 31) << 19;
+        self.to(0x3600_0000 | u32::from(set) << 24 | bit | u32::from(reg), label);
     }
 
     pub(super) fn bl(&mut self, label: Label) {

@@ -8,7 +8,7 @@ use dynasm::dynasm;
 
 use super::Translator;
 use super::asm::change;
-use super::regs::{X16, X17, field};
+use super::regs::{X17, field};
 
 /// A stretch that has begun.
 #[derive(Clone, Copy)]
@@ -32,7 +32,7 @@ impl Translator {
     pub(super) fn begin_stretch(&mut self) {
         if self.counts {
             debug_assert!(self.stretch.is_none());
-            self.asm.mov_imm(X16, 0);
+            dynasm!(self.asm ; .arch aarch64 ; movz x16, 0);
             self.asm.ldr(X17, field!(native.host_insns));
             dynasm!(self.asm ; .arch aarch64 ; add x17, x17, x16);
             self.asm.str(X17, field!(native.host_insns));

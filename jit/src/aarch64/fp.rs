@@ -17,7 +17,7 @@ use frontend::ir::{Code, Fmt, Op, Reg};
 use super::Translator;
 use super::asm::{Access, Cc, Label, Place, Width};
 use super::neon::{binary, fused, logic, unary};
-use super::regs::{Loc, STATE, X14, X15, X16, X17, XZR, f_pinned, f_slot, field};
+use super::regs::{FP_DIRTY, FP_LIVE, Loc, STATE, X14, X15, X16, X17, XZR, f_pinned, f_slot, field};
 use crate::codegen::float::{DYNAMIC, is_inline, writes_f};
 use crate::codegen::underflow::Guard;
 
@@ -97,13 +97,11 @@ impl Translator {
     pub(super) fn fp_on(&mut self, op: &Op, site: u32) {
         let dirty = op.aux != 0;
         let (off, on) = (self.asm.label(), self.asm.label());
-        self.asm.ldrb(X16, field!(native.fp_live));
-        if !dirty {
-            self.asm.cbz(Width::D, false, X16, off);
-        } else if self.ops_are_few {
-            self.asm.tbz(false, X16, 1, off);
+        let bit = if dirty { FP_DIRTY } else { FP_LIVE };
+        if self.ops_are_few {
+            self.asm.tbz(false, STATE, bit, off);
         } else {
-            self.asm.tst_imm(Width::D, X16, 2);
+            self.asm.tst_imm(Width::Q, STATE, 1 << bit);
             self.asm.b_cc(Cc::Equal, off);
         }
         self.asm.bind(on);
