@@ -157,6 +157,13 @@ pub(super) const NOP: u32 = 0xd503_201f;
 /// `isb`
 pub(super) const ISB: u32 = 0xd503_3fdf;
 
+/// Bytes that `tbz` and `tbnz` reach.
+const TBZ_REACH: i32 = 1 << 15;
+
+fn is_tbz(word: u32) -> bool {
+    word & 0x7e00_0000 == 0x3600_0000
+}
+
 /// An instruction with its displacement in bytes, which has a place that depends on the instruction.
 fn displaced(word: u32, displacement: i32) -> u32 {
     let (bits, shift, scaled) = match word {
@@ -167,8 +174,7 @@ fn displaced(word: u32, displacement: i32) -> u32 {
             let low = (displacement as u32 & 3) << 29;
             return displaced_at(word | low, 19, 5, displacement >> 2);
         }
-        // tbz, tbnz
-        _ if word & 0x7e00_0000 == 0x3600_0000 => (14, 5, displacement >> 2),
+        _ if is_tbz(word) => (14, 5, displacement >> 2),
         // b.cond, cbz, cbnz
         _ => (19, 5, displacement >> 2),
     };
@@ -219,14 +225,24 @@ impl Asm {
         self.labels[label.0 as usize]
     }
 
-    /// Fills in the references to labels; all of them are bound by now.
-    pub(super) fn resolve(&mut self) {
+    /// Fills in the references to labels; all of them are bound by now. False if a [`Self::tbz`] does not reach its label.
+    #[must_use]
+    pub(super) fn resolve(&mut self) -> bool {
+        let mut reached = true;
         for &(at, label) in &self.fixups {
             let target = self.labels[label.0 as usize];
             debug_assert_ne!(target, UNBOUND);
-            change(&mut self.bytes, at, |word| displaced(word, target.wrapping_sub(at) as i32));
+            let displacement = target.wrapping_sub(at) as i32;
+            change(&mut self.bytes, at, |word| {
+                if is_tbz(word) && !(-TBZ_REACH..TBZ_REACH).contains(&displacement) {
+                    reached = false;
+                    return word;
+                }
+                displaced(word, displacement)
+            });
         }
         self.fixups.clear();
+        reached
     }
 
     /// Fills in the references to places in the arena, for code that will be at `offset` in it.

@@ -63,7 +63,8 @@ pub(crate) fn emit(asm: &mut Asm) -> Thunks {
     thunks.call = emit_call(asm, &shared);
     thunks.underflow = emit_underflow(asm, &shared);
     thunks.fp_on = [false, true].map(|dirty| emit_fp_on(asm, &shared, dirty));
-    asm.resolve();
+    let reached = asm.resolve();
+    debug_assert!(reached);
     thunks.end = asm.here();
     thunks
 }

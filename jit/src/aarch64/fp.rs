@@ -98,7 +98,7 @@ impl Translator {
         let dirty = op.aux != 0;
         let (off, on) = (self.asm.label(), self.asm.label());
         let bit = if dirty { FP_DIRTY } else { FP_LIVE };
-        if self.ops_are_few {
+        if self.is_near {
             self.asm.tbz(false, STATE, bit, off);
         } else {
             self.asm.tst_imm(Width::Q, STATE, 1 << bit);
@@ -169,7 +169,7 @@ impl Translator {
                 Guard::Look => {
                     let (raised, looked) = (self.asm.label(), self.asm.label());
                     self.asm.read_fpsr(X17);
-                    if self.ops_are_few {
+                    if self.is_near {
                         self.asm.tbz(true, X17, fpsr::UFC_BIT, raised);
                     } else {
                         self.asm.tst_imm(Width::Q, X17, 1 << fpsr::UFC_BIT);

@@ -44,9 +44,6 @@ pub(crate) use {listing::disassemble, regs::BIAS};
 /// Offset of a block's body from its entry. Links lead to the body: they stay in the page.
 const BODY: u32 = 8;
 
-/// An operation has less than 1 KiB of code, and `tbz` reaches 32 KiB.
-const FEW_OPS: usize = 31;
-
 /// Whether this host has the instructions that generated code uses.
 pub(crate) fn is_supported() -> bool {
     true
@@ -113,8 +110,8 @@ pub(crate) struct Translator {
     index: usize,
     /// The block's operations, with marks.
     ops: Vec<Op>,
-    /// They are so few that all code of the block is in reach of `tbz`.
-    ops_are_few: bool,
+    /// All code of the block is taken to be in reach of `tbz`.
+    is_near: bool,
     /// Where the guest's registers are in this block.
     pins: Pins,
     /// How that differs from the usual, and the subroutines that change from one to the other.
@@ -166,7 +163,7 @@ impl Translator {
             underflow: Underflow::default(),
             index: 0,
             ops: Vec::new(),
-            ops_are_few: false,
+            is_near: true,
             pins: Pins::USUAL,
             exchanges: Vec::new(),
             to_usual: body,
@@ -188,6 +185,16 @@ impl Translator {
 
     /// Assembles a block of the page with this number. The code is position-independent but for [`Self::place`].
     pub(crate) fn translate(&mut self, block: &Block, page: u32) {
+        self.is_near = true;
+        if !self.assemble(block, page) {
+            self.is_near = false;
+            let reached = self.assemble(block, page);
+            debug_assert!(reached, "other branches reach farther than a block is long");
+        }
+    }
+
+    /// False if the code is too long to be near.
+    fn assemble(&mut self, block: &Block, page: u32) -> bool {
         self.asm.clear();
         self.links.clear();
         self.sites.set(&block.insns);
@@ -215,7 +222,6 @@ impl Translator {
         self.begin_stretch();
         self.asm.add_imm(Width::Q, INSTRET, INSTRET, block.insns.len() as i64);
         self.underflow.plan(&ops);
-        self.ops_are_few = ops.len() <= FEW_OPS;
         let mut at = usize::from(first.is_some());
         while at < ops.len() {
             self.index = at;
@@ -246,7 +252,7 @@ impl Translator {
             self.asm.bind(label);
             self.asm.extend(op_bytes(&op));
         }
-        self.asm.resolve();
+        self.asm.resolve()
     }
 
     /// Bytes of the last block's code.
