@@ -236,9 +236,8 @@ mod tests {
     fn follow(ops: &[Op]) {
         let mut plan = Underflow::default();
         plan.plan(ops);
-        let mut values = Values::default();
-        values.f = std::array::from_fn(|reg| reg as u32);
-        values.last = 32;
+        let f = std::array::from_fn(|reg| reg as u32);
+        let mut values = Values { f, last: 32, ..Values::default() };
         // The operands that the operations since the last look had.
         let mut had: Vec<Vec<u32>> = Vec::new();
         for index in 0..=ops.len() {
