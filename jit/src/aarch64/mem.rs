@@ -49,8 +49,7 @@ impl Translator {
             for (base, place) in run.bases().iter().zip(PLACES) {
                 self.probe(base, place, slow);
             }
-            for at in index..index + run.length {
-                let op = &ops[at];
+            for (at, op) in ops.iter().enumerate().skip(index).take(run.length) {
                 self.index = at;
                 if at != index {
                     self.guard(at);
