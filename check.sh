@@ -56,6 +56,11 @@ if [ "$(uname -m)" != aarch64 ]; then
         # Without the Large System Extensions, atomic operations are loops.
         CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$emulator -cpu cortex-a53" HARTVM_LITMUS_ROUNDS=20000 \
             cargo test "${aarch64[@]}" --test litmus --test vectors -- rv64a zacas zabha atomic passing buffering
+        # The emulator has the pages of this host; a whole machine has those of its kernel.
+        mapfile -t programs < <(cargo test --release --target aarch64-unknown-linux-gnu --test system --test floating_point \
+            --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
+        [ "${#programs[@]}" = 2 ] || die "the programs of the tests are not found"
+        tests/pages/run "$(realpath "$target")/aarch64-unknown-linux-gnu/tmp" "${programs[@]}"
         printf '#!/bin/sh\nexec %s %s "$@"\n' "$emulator" \
             "$(realpath "$target/aarch64-unknown-linux-gnu/release/hartvm")" > "$target/hartvm-aarch64"
         chmod +x "$target/hartvm-aarch64"

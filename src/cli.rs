@@ -327,9 +327,19 @@ pub(crate) struct RunArgs {
     #[arg(long, requires = "gdb", help_heading = INSIDE)]
     pub(crate) gdb_wait: bool,
 
-    /// Print at the end what the engine did: instructions, translations, slow paths, TLB misses
-    #[arg(long, help_heading = INSIDE)]
-    pub(crate) stats: bool,
+    /// Print at the end what the engine did: instructions, translations, slow paths, TLB misses. --stats=host also counts the host's
+    /// instructions in generated code, which makes that slower
+    #[arg(
+        long,
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "engine",
+        value_name = "WHAT",
+        hide_possible_values = true,
+        help_heading = INSIDE
+    )]
+    pub(crate) stats: Option<Stats>,
 
     /// Tell Linux's profiler `perf` what the generated code is
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = INSIDE)]
@@ -389,6 +399,15 @@ pub(crate) struct RunArgs {
 }
 
 const INSIDE: &str = "Looking inside";
+
+/// What `--stats` counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Stats {
+    /// What the engine did.
+    Engine,
+    /// That, and the instructions of the host.
+    Host,
+}
 
 fn trace_help() -> String {
     let mut help = "Trace to standard error, or to FILE; a FILE.json is for trace viewers such as Perfetto. `all` is all of"

@@ -8,7 +8,7 @@ use machine::disk::DiskOptions;
 use machine::net::NetOptions;
 use machine::{BootDisk, Config, Firmware, board};
 
-use crate::cli::{Engine, RunArgs};
+use crate::cli::{Engine, RunArgs, Stats};
 use crate::disk_image::{self, Image};
 use crate::uefi::Uefi;
 use crate::{Usage, place};
@@ -209,6 +209,7 @@ pub(crate) fn config(args: &RunArgs) -> Result<Option<Config>> {
         virtio_legacy: args.virtio_legacy,
         engine: args.engine.into(),
         perf: args.perf.filter(|_| !dump_only).map(Into::into),
+        count_host_insns: args.stats == Some(Stats::Host),
         trace: args
             .trace
             .clone()

@@ -74,7 +74,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     drop(input);
     sink.close(LAST_OUTPUT);
     drop(raw);
-    if args.stats {
+    if args.stats.is_some() {
         print_stats(&machine.stats(), elapsed);
     }
     // An exit status has eight bits; a failure must not turn into success by being cut.

@@ -231,7 +231,8 @@ impl Pair {
         at
     }
 
-    fn compare(&mut self, at: u64, before: &State, what: impl FnOnce() -> String) {
+    /// Runs a program on both; returns what the interpreter made of it.
+    fn compare(&mut self, at: u64, before: &State, what: impl FnOnce() -> String) -> State {
         self.cases += 1;
         let (interpreted, interpreted_end) = self.interpreter.run(at, before);
         let (native, native_end) = self.native.run(at, before);
@@ -245,6 +246,7 @@ impl Pair {
                 differences(&interpreted, &native),
             );
         }
+        interpreted
     }
 }
 
@@ -428,4 +430,82 @@ fn programs_are_exact() {
         }
     }
     assert_eq!(pair.cases, 80_000);
+}
+
+/// A number whose product with another of its kind is, with luck, just below the smallest normal one: some such products underflow
+/// before they are rounded, but not after.
+fn edge_operand(random: &mut Random, suffix: char) -> u64 {
+    let (ulps, kind) = (random.next() & 3, random.below(8));
+    let sign = u64::from(random.below(4) == 0);
+    if suffix == 'd' {
+        let number = match kind {
+            0..3 => 0x0010_0000_0000_0000 + ulps,
+            3..6 => 0x3ff0_0000_0000_0000 - ulps,
+            6 => random.pick(&[0, 1, 0x3ff0_0000_0000_0001, 0x3fe0_0000_0000_0000, 0x4000_0000_0000_0000]),
+            // Of which a single is made.
+            _ => 0x3810_0000_0000_0000 - (ulps << random.pick(&[26, 27, 28])),
+        };
+        return sign << 63 | number;
+    }
+    let number = match kind {
+        0..4 => 0x0080_0000 + ulps,
+        4..7 => 0x3f80_0000 - ulps,
+        _ => random.pick(&[0, 1, 0x3f80_0001, 0x3f00_0000, 0x4000_0000]),
+    };
+    0xffff_ffff_0000_0000 | sign << 31 | number
+}
+
+#[test]
+fn underflow_is_exact_wherever_it_is_looked_at() {
+    use Opcode::{
+        FaddD, FaddS, FcvtSD, FdivD, FdivS, Fld, Flw, FmaddD, FmaddS, FmaxD, FminS, FmsubD, FmsubS, FmulD,
+        FmulS, FnmaddD, FnmsubD, FnmsubS, Fsd, FsgnjnD, FsqrtD, Fsw,
+    };
+    const DOUBLES: &[Opcode] = &[
+        FmulD, FmulD, FmulD, FmaddD, FmsubD, FnmsubD, FnmaddD, FdivD, FcvtSD, FaddD, FmaxD, FsgnjnD, FsqrtD,
+        Fld, Fld, Fsd,
+    ];
+    const SINGLES: &[Opcode] =
+        &[FmulS, FmulS, FmulS, FmaddS, FmsubS, FnmsubS, FdivS, FaddS, FminS, Flw, Flw, Fsw];
+    const F: [u8; 6] = [8, 10, 11, 12, 28, 29];
+    let mut random = Random(0xa076_1d64_78bd_642f);
+    let mut pair = Pair::new("underflow");
+    // How often underflow was raised, and how often it was not although a result is the smallest normal number.
+    let (mut raised, mut spared) = (0, 0);
+    for (suffix, rows) in [('d', DOUBLES), ('s', SINGLES)] {
+        for _ in 0..3000 {
+            let length = 1 + random.below(20);
+            let mut words = Vec::new();
+            for _ in 0..length {
+                let op = random.pick(rows);
+                let is_access = matches!(op, Fld | Flw | Fsd | Fsw);
+                let rm = if random.below(16) == 0 { random.below(4) as u8 } else { 7 };
+                let operands = Operands {
+                    rd: random.pick(&F),
+                    rs1: random.pick(if is_access { &BASES } else { &F }),
+                    rs2: random.pick(&F),
+                    rs3: random.pick(&F),
+                    rm,
+                    imm: if is_access { random.below(48) as i64 * 4 - 64 } else { 0 },
+                };
+                words.push(harness::asm::insn(op, operands));
+            }
+            let at = pair.write(&words);
+            for _ in 0..6 {
+                let frm = random.pick(&[0, 0, 1, 2, 3]);
+                let mut before = state(&mut random, suffix, frm);
+                before.fflags &= !2;
+                before.f = std::array::from_fn(|_| edge_operand(&mut random, suffix));
+                let memory = (0..WINDOW / 8).flat_map(|_| edge_operand(&mut random, suffix).to_le_bytes());
+                before.memory = memory.collect();
+                let after = pair.compare(at, &before, || format!("{words:08x?}"));
+                raised += u64::from(after.fflags & 2 != 0);
+                let is_smallest = |f: u64| [0x0010_0000_0000_0000, 0xffff_ffff_0080_0000].contains(&f);
+                let is_new =
+                    |&n: &u8| is_smallest(after.f[usize::from(n)]) && !is_smallest(before.f[usize::from(n)]);
+                spared += u64::from(after.fflags & 3 == 1 && F.iter().any(is_new));
+            }
+        }
+    }
+    assert!(raised > 5000 && spared > 500, "{raised} {spared} of {}", pair.cases);
 }

@@ -84,7 +84,7 @@ pub struct Native {
     pub(crate) link_site: u64,
     pub(crate) link_page: u32,
     /// 0: the floating-point registers are in `f`. 1: they are in host registers, as in `f`, and rounding mode and flags in
-    /// the host's. 3: the same, but `f` is behind, and mstatus.FS is Dirty.
+    /// the host's. 3: the same, but `f` is behind, and mstatus.FS is Dirty. aarch64 has this in a register.
     pub(crate) fp_live: u8,
     pub(crate) control: u32,
     /// 1 + the page offset of the jump at which generated code, or a block, was left for the poll word; 0 if it was elsewhere.
@@ -93,7 +93,14 @@ pub struct Native {
     pub(crate) slow: Box<SlowPaths>,
     /// Scratch registers, while the interpreter carries out an operation in the middle of a run.
     pub(crate) spill: [u64; 2],
+    /// Operands that were overwritten before it was known whether their operations underflowed.
+    pub(crate) saved: [u64; SAVED],
+    /// Instructions of the host that generated code has executed, if they are counted.
+    pub(crate) host_insns: u64,
 }
+
+/// See [`Native::saved`].
+pub(crate) const SAVED: usize = 8;
 
 /// See [`Native::callbacks`].
 #[repr(C)]
@@ -103,6 +110,7 @@ pub(crate) struct Callbacks {
     pub(crate) store: u64,
     pub(crate) step: u64,
     pub(crate) call: u64,
+    pub(crate) underflow: u64,
 }
 
 impl HartState {

@@ -169,7 +169,8 @@ impl Engine {
             #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             Engine::Native(native) => native.stats(),
         };
-        let slow = (*state.native.slow).clone();
-        Stats { insns: state.instret, engine, slow, mmu: *mmu.stats(), cache: None }
+        let native = &state.native;
+        let (slow, host_insns) = ((*native.slow).clone(), native.host_insns);
+        Stats { insns: state.instret, host_insns, engine, slow, mmu: *mmu.stats(), cache: None }
     }
 }

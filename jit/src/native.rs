@@ -11,7 +11,7 @@ use softmmu::{Mmu, Trap};
 use crate::backend::{self, Translator};
 use crate::breakpoints::{Breakpoints, View};
 use crate::cache::{CodeCache, Participant, Request, Span, key};
-use crate::codegen::{exit, listing, status};
+use crate::codegen::{self, exit, listing, status};
 use crate::context::{Callbacks, Exit, Hart, HartState};
 use crate::inspect::stats::{EXITS, EngineStats};
 use crate::inspect::trace::{Category, Place, Trace, Value};
@@ -72,6 +72,9 @@ impl Native {
         let mut translator = Translator::new(cache.thunks);
         if cache.inspect.trace(&[Category::Csr]).is_some() {
             translator.call_for_csrs();
+        }
+        if cache.inspect.counts_host() {
+            translator.count_host();
         }
         Self {
             cache: Arc::clone(cache),
@@ -408,6 +411,7 @@ fn callbacks<H: Hart>() -> Callbacks {
         store: store::<H> as *const () as u64,
         step: step::<H> as *const () as u64,
         call: call::<H> as *const () as u64,
+        underflow: underflow::<H> as *const () as u64,
     }
 }
 
@@ -506,4 +510,16 @@ unsafe extern "C" fn call<H: Hart>(hart: *mut H, op: *const Op) -> u64 {
             status::TRAP
         }
     }
+}
+
+/// Operations have been carried out by a host that says that one of them underflowed: raises the flag if RISC-V says so, too.
+///
+/// # Safety
+/// As for [`load`]; there are `count` operations at `ops`, in the code that runs.
+unsafe extern "C" fn underflow<H: Hart>(hart: *mut H, ops: *const Op, count: u64) {
+    // SAFETY: as in `step`.
+    let (hart, ops) = unsafe { (&mut *hart, std::slice::from_raw_parts(ops, count as usize)) };
+    let state = hart.state();
+    state.native.slow.underflows += 1;
+    codegen::underflow::raise(state, ops);
 }

@@ -177,6 +177,8 @@ pub struct Config {
     pub engine: EngineKind,
     /// How the host's profiler is told what generated code is.
     pub perf: Option<PerfFormat>,
+    /// Generated code counts the instructions of the host that it executes, which makes it slower.
+    pub count_host_insns: bool,
     /// What is traced.
     pub trace: Option<TraceConfig>,
     /// Files with the names of guest code, each with what is added to its addresses, if that is known.
@@ -210,6 +212,7 @@ impl Default for Config {
             virtio_legacy: false,
             engine: EngineKind::default(),
             perf: None,
+            count_host_insns: false,
             trace: None,
             symbols: Vec::new(),
             profile: None,
@@ -310,7 +313,8 @@ impl Machine {
             Some(profile) => Some(Arc::new(Profiler::create(profile, &symbols)?)),
             None => None,
         };
-        let inspect = Inspect::open(config.perf, config.trace.as_ref(), &symbols)?;
+        let inspect =
+            Inspect::open(config.perf, config.trace.as_ref(), &symbols)?.count_host(config.count_host_insns);
 
         // Memory, and what is loaded into it.
         let mut memory = GuestMemory::new(board::RAM_BASE, config.memory)?;

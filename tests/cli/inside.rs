@@ -73,6 +73,22 @@ fn stats_tell_who_executed_what() {
 }
 
 #[test]
+fn host_instructions_are_counted_when_asked_for() {
+    const ROW: &str = "in host instructions";
+    let dir = Dir::new();
+    for engine in ["interp", "jit"] {
+        assert!(!look(&dir, &["--stats", "--engine", engine]).stderr.contains(ROW));
+        let table = look(&dir, &["--stats=host", "--engine", engine]).stderr;
+        assert_eq!(table.contains(ROW), GENERATES && engine == "jit", "{table}");
+        if table.contains(ROW) {
+            // A round of the loop is two additions, a branch and, on the host, a count and a poll.
+            let (host, guest) = (row(&table, ROW), row(&table, "by generated code"));
+            assert!((guest..4 * guest).contains(&host), "{table}");
+        }
+    }
+}
+
+#[test]
 fn the_counts_of_all_harts_and_boots_are_summed() {
     let dir = Dir::new();
     let table = look(&dir, &["--stats", "--cpus", "4"]).stderr;

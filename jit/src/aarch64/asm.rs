@@ -157,6 +157,13 @@ pub(super) const NOP: u32 = 0xd503_201f;
 /// `isb`
 pub(super) const ISB: u32 = 0xd503_3fdf;
 
+/// Bytes that `tbz` and `tbnz` reach.
+const TBZ_REACH: i32 = 1 << 15;
+
+fn is_tbz(word: u32) -> bool {
+    word & 0x7e00_0000 == 0x3600_0000
+}
+
 /// An instruction with its displacement in bytes, which has a place that depends on the instruction.
 fn displaced(word: u32, displacement: i32) -> u32 {
     let (bits, shift, scaled) = match word {
@@ -167,8 +174,7 @@ fn displaced(word: u32, displacement: i32) -> u32 {
             let low = (displacement as u32 & 3) << 29;
             return displaced_at(word | low, 19, 5, displacement >> 2);
         }
-        // tbz, tbnz
-        _ if word & 0x7e00_0000 == 0x3600_0000 => (14, 5, displacement >> 2),
+        _ if is_tbz(word) => (14, 5, displacement >> 2),
         // b.cond, cbz, cbnz
         _ => (19, 5, displacement >> 2),
     };
@@ -219,14 +225,24 @@ impl Asm {
         self.labels[label.0 as usize]
     }
 
-    /// Fills in the references to labels; all of them are bound by now.
-    pub(super) fn resolve(&mut self) {
+    /// Fills in the references to labels; all of them are bound by now. False if a [`Self::tbz`] does not reach its label.
+    #[must_use]
+    pub(super) fn resolve(&mut self) -> bool {
+        let mut reached = true;
         for &(at, label) in &self.fixups {
             let target = self.labels[label.0 as usize];
             debug_assert_ne!(target, UNBOUND);
-            change(&mut self.bytes, at, |word| displaced(word, target.wrapping_sub(at) as i32));
+            let displacement = target.wrapping_sub(at) as i32;
+            change(&mut self.bytes, at, |word| {
+                if is_tbz(word) && !(-TBZ_REACH..TBZ_REACH).contains(&displacement) {
+                    reached = false;
+                    return word;
+                }
+                displaced(word, displacement)
+            });
         }
         self.fixups.clear();
+        reached
     }
 
     /// Fills in the references to places in the arena, for code that will be at `offset` in it.
@@ -269,8 +285,8 @@ impl Asm {
 
     /// Branches if a bit is clear, or if it is set: not farther than 32 KiB.
     pub(super) fn tbz(&mut self, set: bool, reg: u8, bit: u8, label: Label) {
-        debug_assert!(bit < 32);
-        self.to(0x3600_0000 | u32::from(set) << 24 | u32::from(bit) << 19 | u32::from(reg), label);
+        let bit = u32::from(bit >> 5) << 31 | u32::from(bit & 31) << 19;
+        self.to(0x3600_0000 | u32::from(set) << 24 | bit | u32::from(reg), label);
     }
 
     pub(super) fn bl(&mut self, label: Label) {
@@ -452,10 +468,6 @@ impl Asm {
         self.rrr(width, base | sized | fields, d, n, 0);
     }
 
-    pub(super) fn lsl_imm(&mut self, width: Width, d: u8, n: u8, amount: u8) {
-        self.bitfield(width, false, d, n, amount.wrapping_neg(), width.bits() - 1 - amount);
-    }
-
     pub(super) fn ror_imm(&mut self, width: Width, d: u8, n: u8, amount: u8) {
         let sized = if width == Width::Q { 1 << 22 } else { 0 };
         self.rrr(width, 0x1380_0000 | sized | u32::from(amount) << 10, d, n, n);
@@ -524,7 +536,7 @@ impl Asm {
     }
 }
 
-fn change(bytes: &mut [u8], at: u32, change: impl FnOnce(u32) -> u32) {
+pub(super) fn change(bytes: &mut [u8], at: u32, change: impl FnOnce(u32) -> u32) {
     let field = &mut bytes[at as usize..][..4];
     let word = u32::from_le_bytes([field[0], field[1], field[2], field[3]]);
     field.copy_from_slice(&change(word).to_le_bytes());

@@ -56,6 +56,8 @@ impl Translator {
                 self.exit_condition(condition, move |t| t.leave_page(target));
             }
         }
+        self.end_stretch();
+        self.begin_stretch();
         self.go_to(i64::from(op.at) + i64::from(op.aux));
     }
 
@@ -137,6 +139,7 @@ impl Translator {
     /// Jumps to the block at the guest address in x16.
     fn look_up(&mut self) {
         const EXEC_PAGES: u32 = (Context::EXEC_OFFSET >> 12) as u32;
+        self.stretch_looks_up();
         self.exchange_out();
         self.asm.bitfield(Width::Q, false, X17, X16, 1, EXEC_BITS as u8);
         dynasm!(self.asm ; .arch aarch64

@@ -10,6 +10,7 @@
 //! | `load`, `store` | address in x16, site in w17, value in x15 | host address in x16 | x14, x17, and x15 by a load |
 //! | `step`, `call` | operation in x16, site in w17 | | x14 to x17 |
 //! | `fp_on` | site in w17, instruction in w16 | | x16, x17, but no scratch register of floating point |
+//! | `underflow` | operations in x16, how many in w17 | | |
 //! | `interpret` | site in w17 | | |
 //!
 //! Those that come back are called by `bl`, with x30's guest register in the state.
@@ -18,9 +19,11 @@ use dynasm::dynasm;
 use dynasmrt::DynasmApi;
 use softmmu::Context;
 
-use super::asm::{Asm, Cc, ISB, Label, Width};
+use super::asm::{Asm, Cc, ISB, Label, Logic, Width};
+use super::fp::fpsr;
 use super::regs::{
-    F_PINS, INSTRET, KEPT_PINS, PAGE, PINS, POLL, VOLATILE_PINS, X16, f_pinned, f_slot, field, x_slot,
+    F_PINS, FP_DIRTY, FP_LIVE, INSTRET, KEPT_PINS, PAGE, PINS, POLL, STATE, VOLATILE_PINS, X16, f_pinned,
+    f_slot, field, x_slot,
 };
 use super::tlb::{self, READ, WRITE};
 use crate::codegen::{Thunks, exit, status};
@@ -33,6 +36,9 @@ const FPCR_RMODE: u32 = 22;
 
 /// The upper half of a boxed single.
 const BOX: u64 = 0xffff_ffff_0000_0000;
+
+/// Both bits that [`STATE`] has, from the lower one on.
+const FP_BITS: u64 = 1 | 1 << (FP_DIRTY - FP_LIVE);
 
 /// Assembles the shared code for the start of the arena.
 pub(crate) fn emit(asm: &mut Asm) -> Thunks {
@@ -55,8 +61,10 @@ pub(crate) fn emit(asm: &mut Asm) -> Thunks {
     }
     thunks.step = emit_step(asm, &shared);
     thunks.call = emit_call(asm, &shared);
+    thunks.underflow = emit_underflow(asm, &shared);
     thunks.fp_on = [false, true].map(|dirty| emit_fp_on(asm, &shared, dirty));
-    asm.resolve();
+    let reached = asm.resolve();
+    debug_assert!(reached);
     thunks.end = asm.here();
     thunks
 }
@@ -188,8 +196,7 @@ fn emit_refuse(asm: &mut Asm, exit: Label) -> Label {
 
 fn save_fp_if_live(asm: &mut Asm, fp_save: Label) {
     let saved = asm.label();
-    asm.ldrb(X16, field!(native.fp_live));
-    asm.tbz(false, X16, 0, saved);
+    asm.tbz(false, STATE, FP_LIVE, saved);
     asm.bl(fp_save);
     asm.bind(saved);
 }
@@ -213,9 +220,8 @@ fn emit_fp_save(asm: &mut Asm) -> Label {
     start(asm);
     let fp_save = asm.bind_here();
     let clean = asm.label();
-    asm.ldrb(X16, field!(native.fp_live));
-    asm.tbz(false, X16, 1, clean);
-    asm.add_imm(Width::Q, 17, super::regs::STATE, f_slot(0).into());
+    asm.tbz(false, STATE, FP_DIRTY, clean);
+    asm.add_imm(Width::Q, 17, STATE, f_slot(0).into());
     move_f_pins(asm, false);
     // IOC, DZC, OFC, UFC, IXC are the bits of fflags in the opposite order.
     asm.read_fpsr(X16);
@@ -225,12 +231,12 @@ fn emit_fp_save(asm: &mut Asm) -> Label {
     asm.strb(X16, field!(fflags));
     asm.bind(clean);
     asm.write_fpcr(31);
-    asm.strb(31, field!(native.fp_live));
+    asm.logic_imm(Width::Q, Logic::And, STATE, STATE, !(FP_BITS << FP_LIVE));
     asm.ret();
     fp_save
 }
 
-/// The reverse, without `fp_live`. Clobbers x16 and x17.
+/// The reverse, without the bits of [`STATE`]. Clobbers x16 and x17.
 fn emit_fp_load(asm: &mut Asm) -> Label {
     start(asm);
     let fp_load = asm.bind_here();
@@ -243,7 +249,7 @@ fn emit_fp_load(asm: &mut Asm) -> Label {
     );
     asm.write_fpcr(X16);
     asm.write_fpsr(31);
-    asm.add_imm(Width::Q, 17, super::regs::STATE, f_slot(0).into());
+    asm.add_imm(Width::Q, 17, STATE, f_slot(0).into());
     move_f_pins(asm, true);
     asm.mov_imm(X16, BOX);
     dynasm!(asm ; .arch aarch64 ; fmov d3, x16);
@@ -256,19 +262,17 @@ fn emit_fp_load(asm: &mut Asm) -> Label {
 fn call_rust(asm: &mut Asm, shared: &Shared, callback: i32) {
     let (live, done) = (asm.label(), asm.label());
     asm.ldr(0, field!(native.hart));
-    asm.ldrb(14, field!(native.fp_live));
-    asm.tbz(true, 14, 0, live);
+    asm.tbz(true, STATE, FP_LIVE, live);
     asm.ldr(14, callback);
     dynasm!(asm ; .arch aarch64 ; blr x14);
     asm.b(done);
     asm.bind(live);
-    dynasm!(asm ; .arch aarch64 ; str x14, [sp, #-16]!);
+    dynasm!(asm ; .arch aarch64 ; str X(STATE), [sp, #-16]!);
     asm.bl(shared.fp_save);
     asm.ldr(14, callback);
     dynasm!(asm ; .arch aarch64 ; blr x14);
     asm.bl(shared.fp_load);
-    dynasm!(asm ; .arch aarch64 ; ldr x14, [sp], #16);
-    asm.strb(14, field!(native.fp_live));
+    dynasm!(asm ; .arch aarch64 ; ldr X(STATE), [sp], #16);
     asm.bind(done);
     asm.ldr(POLL, field!(native.poll));
 }
@@ -369,6 +373,28 @@ fn emit_call(asm: &mut Asm, shared: &Shared) -> u32 {
     call
 }
 
+/// Looks at UFC, clears it, and has those operations looked at if it was set.
+fn emit_underflow(asm: &mut Asm, shared: &Shared) -> u32 {
+    let underflow = start(asm);
+    let none = asm.label();
+    push_site(asm);
+    dynasm!(asm ; .arch aarch64 ; stp x14, x15, [sp, #-16]!);
+    asm.read_fpsr(14);
+    asm.tbz(false, 14, fpsr::UFC_BIT, none);
+    asm.logic_imm(Width::Q, Logic::And, 14, 14, !(1 << fpsr::UFC_BIT));
+    asm.write_fpsr(14);
+    store_pins(asm, &PINS[..VOLATILE_PINS]);
+    asm.mov(1, X16);
+    asm.mov(2, 17);
+    call_rust(asm, shared, field!(native.callbacks.underflow));
+    load_pins(asm, &PINS[..VOLATILE_PINS]);
+    asm.bind(none);
+    dynasm!(asm ; .arch aarch64 ; ldp x14, x15, [sp], #16);
+    pop_site(asm);
+    asm.ret();
+    underflow
+}
+
 /// Floating-point code needs mstatus.FS to be on, and a rounding mode that the host has.
 fn emit_fp_on(asm: &mut Asm, shared: &Shared, dirty: bool) -> u32 {
     let fp_on = start(asm);
@@ -385,12 +411,10 @@ fn emit_fp_on(asm: &mut Asm, shared: &Shared, dirty: bool) -> u32 {
         dynasm!(asm ; .arch aarch64 ; orr x16, x16, mstatus::FS);
         asm.str(X16, field!(mstatus));
     }
-    asm.ldrb(X16, field!(native.fp_live));
-    asm.tbz(true, X16, 0, live);
+    asm.tbz(true, STATE, FP_LIVE, live);
     asm.bl(shared.fp_load);
     asm.bind(live);
-    asm.mov_imm(X16, if dirty { 3 } else { 1 });
-    asm.strb(X16, field!(native.fp_live));
+    asm.logic_imm(Width::Q, Logic::Orr, STATE, STATE, if dirty { FP_BITS } else { 1 } << FP_LIVE);
     pop_site(asm);
     asm.ret();
     asm.bind(off);

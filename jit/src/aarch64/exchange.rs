@@ -90,7 +90,9 @@ impl Translator {
         self.branch_if(condition, taken);
         self.cold(move |t| {
             t.asm.bind(taken);
+            t.begin_stretch();
             leave(t);
+            t.end_stretch();
         });
     }
 }

@@ -1,10 +1,9 @@
 //! Floating point: registers, arithmetic, comparison. Conversions are in [`super::fp_convert`].
 //!
 //! FPSR raises what RISC-V raises, at the same time, but for underflow: the host detects tininess before rounding, RISC-V after it.
-//! They differ for a result that is the smallest normal number. So UFC is clear in FPSR between operations; a result that is tiny
-//! has what it raised looked at, out of line, and that one number is left to the interpreter. FPCR makes every NaN that an operation
-//! returns the canonical one. What else differs is left to the interpreter, before the host has raised anything that the guest
-//! must not see: NaNs as results of minimum and maximum, and rounding modes other than `frm`.
+//! So UFC is looked at after a group of operations, and before Rust code runs; [`crate::codegen::underflow`] says where. FPCR makes
+//! every NaN that an operation returns the canonical one. What else differs is left to the interpreter, before the host has raised
+//! anything that the guest must not see: NaNs as results of minimum and maximum, and rounding modes other than `frm`.
 //!
 //! A register that an operation reads as a single must hold a boxed one. That is known of results, and tested once in a
 //! block of everything else; if the test fails, the interpreter goes on with the block, so that what was tested stays
@@ -16,10 +15,11 @@ use dynasm::dynasm;
 use frontend::ir::{Code, Fmt, Op, Reg};
 
 use super::Translator;
-use super::asm::{Access, Cc, Label, Logic, Place, Width};
+use super::asm::{Access, Cc, Label, Place, Width};
 use super::neon::{binary, fused, logic, unary};
-use super::regs::{Loc, STATE, X14, X15, X16, X17, XZR, f_pinned, f_slot, field};
+use super::regs::{FP_DIRTY, FP_LIVE, Loc, STATE, X14, X15, X16, X17, XZR, f_pinned, f_slot, field};
 use crate::codegen::float::{DYNAMIC, is_inline, writes_f};
+use crate::codegen::underflow::Guard;
 
 pub(super) const V0: u8 = 0;
 pub(super) const V1: u8 = 1;
@@ -29,11 +29,9 @@ const BOX: u8 = 3;
 
 /// Bits of FPSR.
 pub(super) mod fpsr {
-    pub(in super::super) const UFC: u64 = 1 << 3;
+    pub(in super::super) const UFC_BIT: u8 = 3;
     pub(in super::super) const IXC: u64 = 1 << 4;
 }
-/// Underflow, in fflags.
-const UF: u64 = 1 << 1;
 
 fn bit(reg: Reg) -> u32 {
     1 << (reg.0 & 31)
@@ -42,16 +40,6 @@ fn bit(reg: Reg) -> u32 {
 /// The width of a general register for the bits of a format.
 pub(super) fn width(fmt: Fmt) -> Width {
     if fmt == Fmt::D { Width::Q } else { Width::D }
-}
-
-/// Bits of which at least one is set unless a number is below twice the smallest normal one: the exponent's but the lowest.
-fn not_tiny(fmt: Fmt) -> u64 {
-    if fmt == Fmt::D { 0x7fe0_0000_0000_0000 } else { 0x7f00_0000 }
-}
-
-/// The bits of the smallest normal number.
-fn smallest_normal(fmt: Fmt) -> u64 {
-    if fmt == Fmt::D { 1 << 52 } else { 1 << 23 }
 }
 
 impl Translator {
@@ -109,13 +97,11 @@ impl Translator {
     pub(super) fn fp_on(&mut self, op: &Op, site: u32) {
         let dirty = op.aux != 0;
         let (off, on) = (self.asm.label(), self.asm.label());
-        self.asm.ldrb(X16, field!(native.fp_live));
-        if !dirty {
-            self.asm.cbz(Width::D, false, X16, off);
-        } else if self.ops_are_few {
-            self.asm.tbz(false, X16, 1, off);
+        let bit = if dirty { FP_DIRTY } else { FP_LIVE };
+        if self.is_near {
+            self.asm.tbz(false, STATE, bit, off);
         } else {
-            self.asm.tst_imm(Width::D, X16, 2);
+            self.asm.tst_imm(Width::Q, STATE, 1 << bit);
             self.asm.b_cc(Cc::Equal, off);
         }
         self.asm.bind(on);
@@ -130,8 +116,9 @@ impl Translator {
     /// Code out of line that has the interpreter carry out `op` and goes on at `done`. It keeps x14 and x15.
     pub(super) fn cold_step(&mut self, op: &Op, done: Label) -> Label {
         let cold = self.asm.label();
-        let op = *op;
+        let (op, index) = (*op, self.index);
         self.cold_branch(cold, done, move |t| {
+            t.index = index;
             t.asm.str(X14, field!(native.spill));
             t.asm.str(X15, field!(native.spill) + 8);
             t.step(&op);
@@ -155,9 +142,10 @@ impl Translator {
             let unboxed = self.asm.label();
             self.asm.b_cc(Cc::NotEqual, unboxed);
             self.boxed |= bit(reg);
-            let site = self.site(op.at);
+            let (site, index) = (self.site(op.at), self.index);
             self.cold(move |t| {
                 t.asm.bind(unboxed);
+                t.settle(0, index);
                 t.asm.mov_imm(X17, site.into());
                 t.call_shared(t.thunks.interpret);
             });
@@ -174,31 +162,51 @@ impl Translator {
         }
     }
 
-    /// Looks at what `op` raised if its result in `d` is tiny: see the start of this file. It may be that the interpreter carries out
-    /// `op` again, and the block goes on at `done`: the sources are as they were.
-    pub(super) fn check_underflow(&mut self, fmt: Fmt, d: u8, op: &Op, done: Label) {
-        let width = width(fmt);
-        let (tiny, checked) = (self.asm.label(), self.asm.label());
-        let exact = self.cold_step(op, done);
-        self.asm.f_to_bits(width, X16, d);
-        self.asm.tst_imm(width, X16, not_tiny(fmt));
-        self.asm.b_cc(Cc::Equal, tiny);
-        self.asm.bind(checked);
-        self.cold_branch(tiny, checked, move |t| {
-            t.asm.read_fpsr(X17);
-            t.asm.tst_imm(Width::Q, X17, fpsr::UFC);
-            t.asm.b_cc(Cc::Equal, checked);
-            t.asm.logic_imm(Width::Q, Logic::And, X17, X17, !fpsr::UFC);
-            t.asm.write_fpsr(X17);
-            // Without the sign.
-            t.asm.mov_imm(X17, smallest_normal(fmt) << 1);
-            t.asm.lsl_imm(width, X16, X16, 1);
-            t.asm.cmp(width, X16, X17);
-            t.asm.b_cc(Cc::Equal, exact);
-            t.asm.ldrb(X16, field!(fflags));
-            t.asm.logic_imm(Width::D, Logic::Orr, X16, X16, UF);
-            t.asm.strb(X16, field!(fflags));
-        });
+    /// What has to be done about underflow before the operation at `index`. Clobbers x17 and v0.
+    pub(super) fn guard(&mut self, index: usize) {
+        for guard in self.underflow.before(index) {
+            match guard {
+                Guard::Look => {
+                    let (raised, looked) = (self.asm.label(), self.asm.label());
+                    self.asm.read_fpsr(X17);
+                    if self.is_near {
+                        self.asm.tbz(true, X17, fpsr::UFC_BIT, raised);
+                    } else {
+                        self.asm.tst_imm(Width::Q, X17, 1 << fpsr::UFC_BIT);
+                        self.asm.b_cc(Cc::NotEqual, raised);
+                    }
+                    self.asm.bind(looked);
+                    self.cold_branch(raised, looked, move |t| {
+                        let group = t.underflow.group(index);
+                        t.look_again(&group);
+                    });
+                }
+                Guard::Save { reg, slot } => {
+                    let host = self.f_get(Reg(reg), V0);
+                    self.asm.vector_of_state(false, host, field!(native.saved) + 8 * i32::from(slot));
+                }
+            }
+        }
+    }
+
+    /// Rust code is going to see the flags, in the middle of the operation at `index`: nothing may be left to look at. What was done
+    /// before the operation at `from` has been looked at. Keeps x14 and x15.
+    pub(super) fn settle(&mut self, from: usize, index: usize) {
+        let begun = self.underflow.begun(from, index);
+        if !begun.is_empty() {
+            self.look_again(&begun);
+        }
+    }
+
+    fn look_again(&mut self, ops: &[Op]) {
+        let list = self.asm.label();
+        for (index, op) in ops.iter().enumerate() {
+            let label = if index == 0 { list } else { self.asm.label() };
+            self.data.push((label, *op));
+        }
+        self.asm.adr(X16, list);
+        self.asm.mov_imm(X17, ops.len() as u64);
+        self.call_shared(self.thunks.underflow);
     }
 
     /// The host register that holds `reg`: its own, or `scratch`, loaded now.
@@ -249,17 +257,8 @@ impl Translator {
         self.check_rounding(op, done);
         let a = self.f_get(op.a, V0);
         let b = self.f_get(op.b, V1);
-        // Sums that are tiny are exact.
-        let d = if matches!(opcode, binary::MUL | binary::DIV) {
-            let d = self.f_apart(op.rd, &[op.a, op.b]);
-            self.asm.f_binary(fmt, opcode, d, a, b);
-            self.check_underflow(fmt, d, op, done);
-            d
-        } else {
-            let d = self.f_target(op.rd);
-            self.asm.f_binary(fmt, opcode, d, a, b);
-            d
-        };
+        let d = self.f_target(op.rd);
+        self.asm.f_binary(fmt, opcode, d, a, b);
         self.f_put(fmt, op.rd, d);
         self.asm.bind(done);
     }
@@ -285,9 +284,8 @@ impl Translator {
         let a = self.f_get(op.a, V0);
         let b = self.f_get(op.b, V1);
         let c = self.f_get(op.c, V2);
-        let d = self.f_apart(op.rd, &[op.a, op.b, op.c]);
+        let d = self.f_target(op.rd);
         self.asm.f_fused(fmt, opcode, d, a, b, c);
-        self.check_underflow(fmt, d, op, done);
         self.f_put(fmt, op.rd, d);
         self.asm.bind(done);
     }

@@ -70,9 +70,8 @@ impl Translator {
             (Fmt::D, Fmt::S) => {
                 self.check_rounding(op, done);
                 let a = self.f_get(op.a, V1);
-                let d = self.f_apart(op.rd, &[op.a]);
+                let d = self.f_target(op.rd);
                 self.asm.f_unary(from, unary::TO_S, d, a);
-                self.check_underflow(to, d, op, done);
                 d
             }
             // To the same format there are no conversions.

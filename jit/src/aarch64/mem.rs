@@ -49,7 +49,11 @@ impl Translator {
             for (base, place) in run.bases().iter().zip(PLACES) {
                 self.probe(base, place, slow);
             }
-            for op in &ops[index..index + run.length] {
+            for (at, op) in ops.iter().enumerate().skip(index).take(run.length) {
+                self.index = at;
+                if at != index {
+                    self.guard(at);
+                }
                 if is_access(op) {
                     let index = run.base(op.a);
                     let low = run.bases()[index].low;
@@ -68,9 +72,16 @@ impl Translator {
     pub(super) fn slow_run(&mut self, run: SlowRun) {
         self.asm.bind(run.slow);
         self.boxed = run.boxed;
-        for index in run.index..run.index + run.length {
-            let op = self.ops[index];
+        let mut settled = 0;
+        for at in run.index..run.index + run.length {
+            let op = self.ops[at];
+            self.index = at;
+            if at != run.index {
+                self.guard(at);
+            }
             if is_access(&op) {
+                self.settle(settled, at);
+                settled = at;
                 self.slow_access(&op);
             } else {
                 self.simple(&op);

@@ -10,6 +10,7 @@ mod alu;
 mod asm;
 mod atomic;
 mod branch;
+mod count;
 mod csr;
 mod entry;
 mod exchange;
@@ -34,6 +35,7 @@ use regs::{INSTRET, PAGE, Pins, X16, X17};
 use crate::cache::Arena;
 use crate::codegen::combine::are_twins;
 use crate::codegen::exchange::{Exchange, live_throughout};
+use crate::codegen::underflow::Underflow;
 use crate::codegen::{Link, Sites, Thunks, float, op_bytes, prepare, runs};
 
 #[cfg(target_arch = "aarch64")]
@@ -41,9 +43,6 @@ pub(crate) use {listing::disassemble, regs::BIAS};
 
 /// Offset of a block's body from its entry. Links lead to the body: they stay in the page.
 const BODY: u32 = 8;
-
-/// An operation has less than 1 KiB of code, and `tbz` reaches 32 KiB.
-const FEW_OPS: usize = 31;
 
 /// Whether this host has the instructions that generated code uses.
 pub(crate) fn is_supported() -> bool {
@@ -106,10 +105,13 @@ pub(crate) struct Translator {
     sites: Sites,
     /// A bit for each floating-point register that is known to hold a boxed single here.
     boxed: u32,
+    /// What is done about underflow, and the index of the operation at hand.
+    underflow: Underflow,
+    index: usize,
     /// The block's operations, with marks.
     ops: Vec<Op>,
-    /// They are so few that all code of the block is in reach of `tbz`.
-    ops_are_few: bool,
+    /// All code of the block is taken to be in reach of `tbz`.
+    is_near: bool,
     /// Where the guest's registers are in this block.
     pins: Pins,
     /// How that differs from the usual, and the subroutines that change from one to the other.
@@ -125,6 +127,9 @@ pub(crate) struct Translator {
     page: u32,
     /// All accesses to CSRs are calls of the helper.
     csr_calls: bool,
+    /// Host instructions are counted, and where that has begun.
+    counts: bool,
+    stretch: Option<count::Stretch>,
 }
 
 /// Assembles what all blocks share, for the start of the arena.
@@ -155,8 +160,10 @@ impl Translator {
             links: Vec::new(),
             sites: Sites::default(),
             boxed: 0,
+            underflow: Underflow::default(),
+            index: 0,
             ops: Vec::new(),
-            ops_are_few: false,
+            is_near: true,
             pins: Pins::USUAL,
             exchanges: Vec::new(),
             to_usual: body,
@@ -166,6 +173,8 @@ impl Translator {
             end: 0,
             page: 0,
             csr_calls: false,
+            counts: false,
+            stretch: None,
         }
     }
 
@@ -176,6 +185,16 @@ impl Translator {
 
     /// Assembles a block of the page with this number. The code is position-independent but for [`Self::place`].
     pub(crate) fn translate(&mut self, block: &Block, page: u32) {
+        self.is_near = true;
+        if !self.assemble(block, page) {
+            self.is_near = false;
+            let reached = self.assemble(block, page);
+            debug_assert!(reached, "other branches reach farther than a block is long");
+        }
+    }
+
+    /// False if the code is too long to be near.
+    fn assemble(&mut self, block: &Block, page: u32) -> bool {
         self.asm.clear();
         self.links.clear();
         self.sites.set(&block.insns);
@@ -191,20 +210,27 @@ impl Translator {
         ops.clear();
         ops.extend_from_slice(&block.ops);
         prepare(&mut ops);
+        self.begin_stretch();
         self.exchange_in(&ops);
         let first = live_throughout(&ops, block.start);
         if let Some(op) = first {
             // Nothing of the block has been counted yet.
             self.fp_on(op, op.at.into());
         }
+        self.end_stretch();
         self.body = self.asm.bind_here();
+        self.begin_stretch();
         self.asm.add_imm(Width::Q, INSTRET, INSTRET, block.insns.len() as i64);
-        self.ops_are_few = ops.len() <= FEW_OPS;
+        self.underflow.plan(&ops);
         let mut at = usize::from(first.is_some());
         while at < ops.len() {
+            self.index = at;
+            self.guard(at);
             at += self.op(&ops, at);
         }
+        self.guard(at);
         self.ops = ops;
+        self.end_stretch();
         self.usual = self.asm.here();
         // Cold code can have cold code of its own. The buffers go back and forth, to be used again for the next block.
         let mut cold = std::mem::take(&mut self.spare);
@@ -226,7 +252,7 @@ impl Translator {
             self.asm.bind(label);
             self.asm.extend(op_bytes(&op));
         }
-        self.asm.resolve();
+        self.asm.resolve()
     }
 
     /// Bytes of the last block's code.
@@ -306,6 +332,7 @@ impl Translator {
 
     /// Has the interpreter carry out an operation.
     fn step(&mut self, op: &Op) {
+        self.settle(0, self.index);
         self.pass(op);
         self.call_shared(self.thunks.step);
     }

@@ -10,14 +10,17 @@
 //! | x24 | virtual address of the code page |
 //! | x25 | instructions retired |
 //! | x26 x27 | the write table and the read table of the [`softmmu::Context`] in force |
-//! | x28 | the [`HartState`] |
+//! | x28 | the [`HartState`]; bits [`FP_LIVE`] and [`FP_DIRTY`] of the address have a use of their own |
 //! | v0 to v2 | scratch |
 //! | v3 | the upper half of a boxed single |
-//! | v4 to v31 | f0 to f27, while [`Native::fp_live`](crate::context::Native) is not 0 |
+//! | v4 to v31 | f0 to f27, while bit [`FP_LIVE`] is set |
 //!
 //! The other guest registers, gp, tp and s4 to s11, are in memory: of all uses of a register in the boot of a Linux guest, theirs
 //! are 7 in 100, s4 with one in 100 being the first among them. Pinned registers are live in all generated code; they are in the state while Rust code
 //! runs. x30 is what calls of shared code write, so its guest register is put into the state before each of them.
+//!
+//! The top byte of an address has no meaning for loads and stores (Arm Architecture Reference Manual, Address tagging; Linux
+//! promises it in `tagged-pointers.rst`), so what generated code often asks can be in x28. Memory tagging uses the lower half of that byte.
 
 use std::mem::offset_of;
 
@@ -36,6 +39,10 @@ pub(super) const INSTRET: u8 = 25;
 pub(super) const WRITE_TABLE: u8 = 26;
 pub(super) const CONTEXT: u8 = 27;
 pub(super) const STATE: u8 = 28;
+/// Bit of [`STATE`]: the floating-point registers are in host registers, and rounding mode and flags in the host's.
+pub(super) const FP_LIVE: u8 = 60;
+/// Bit of [`STATE`]: the same, and the state's are behind, and mstatus.FS is Dirty.
+pub(super) const FP_DIRTY: u8 = 61;
 /// Where calls of shared code leave their return address.
 pub(super) const LINK: u8 = 30;
 /// Reads as zero.

@@ -244,7 +244,29 @@ fn float(cases: &Registers) -> Vec<Vec<Op>> {
             }
         }
     }
-    blocks.into_iter().map(|op| vec![op]).collect()
+    // A host that looks for underflow does it once for several operations, and keeps what they have overwritten.
+    let [p, q, r, s] = pinned;
+    let [m, ..] = others;
+    let double = |code, registers| float(code, Fmt::D, 7, registers);
+    let load = Op { imm: 8, ..double(Code::FLoad, [p, cases.pinned[0], 0, 0]) };
+    let groups = [
+        vec![
+            double(Code::FMul, [p, q, r, 0]),
+            double(Code::FAdd, [s, p, q, 0]),
+            double(Code::FMul, [r, p, s, 0]),
+        ],
+        vec![double(Code::FMadd, [m, q, r, m]), double(Code::FDiv, [p, m, q, 0])],
+        vec![double(Code::FMul, [q, p, r, 0]), load, double(Code::FMul, [s, p, q, 0])],
+        vec![double(Code::FMul, [q, p, r, 0]), float(Code::FAdd, Fmt::D, 0, [s, q, q, 0])],
+    ];
+    let mut blocks: Vec<_> = blocks.into_iter().map(|op| vec![op]).collect();
+    blocks.extend(groups);
+    for block in &mut blocks {
+        for (step, op) in block.iter_mut().enumerate() {
+            op.at = AT + 4 * step as u16;
+        }
+    }
+    blocks
 }
 
 fn control(cases: &Registers) -> Vec<Vec<Op>> {
@@ -316,6 +338,9 @@ pub(crate) fn state_name(offset: i64) -> Option<String> {
         native.link_site,
         native.link_page,
         native.fp_live,
+        native.spill,
+        native.saved,
+        native.host_insns,
         native.control
     ];
     names.into_iter().find(|&(offset, _)| offset == at).map(|(_, name)| name.replace(' ', ""))

@@ -3,7 +3,7 @@
 //!
 //! [`combine`] puts operations together, [`demand`] says which results are read as 32 bits only or not at all, [`runs`] which
 //! accesses share a probe of the TLB, [`exchange`] which guest registers a loop wants in host registers, [`float`] what
-//! floating-point operations a backend carries out itself.
+//! floating-point operations a backend carries out itself, [`underflow`] where one looks for underflow.
 
 pub(crate) mod combine;
 pub(crate) mod demand;
@@ -15,6 +15,8 @@ pub(crate) mod listing;
 #[cfg(test)]
 mod parity;
 pub(crate) mod runs;
+#[cfg_attr(not(target_arch = "aarch64"), allow(dead_code, reason = "x86-64 detects tininess as RISC-V does"))]
+pub(crate) mod underflow;
 
 use frontend::ir::Op;
 
@@ -120,6 +122,9 @@ pub(crate) struct Thunks {
     pub(crate) call: u32,
     /// Makes the floating-point registers live, to be read (0) or written too (1); takes a site and an instruction.
     pub(crate) fp_on: [u32; 2],
+    /// Has the operations at an address, so many of them, carried out again if the host says that one of them underflowed; none on a
+    /// host that detects tininess as RISC-V does.
+    pub(crate) underflow: u32,
     /// Leaves to the interpreter; takes a site.
     pub(crate) interpret: u32,
     /// Bytes of it all.
@@ -135,6 +140,9 @@ impl Thunks {
         let mut parts: Vec<(u32, String)> =
             places.into_iter().zip(names).map(|(place, name)| (place, name.to_owned())).collect();
         parts.push((self.exit_polled, "exit_polled".to_owned()));
+        if self.underflow != 0 {
+            parts.push((self.underflow, "underflow".to_owned()));
+        }
         parts.extend([(self.fp_on[0], "fp_on".to_owned()), (self.fp_on[1], "fp_dirty".to_owned())]);
         for (log2, (&load, &store)) in self.load.iter().zip(&self.store).enumerate() {
             parts.push((load, format!("load{}", 8 << log2)));

@@ -45,6 +45,7 @@ impl std::error::Error for OpenError {
 pub struct Inspect {
     perf: Option<Arc<Perf>>,
     trace: Option<Arc<Trace>>,
+    counts_host: bool,
 }
 
 impl Inspect {
@@ -65,7 +66,19 @@ impl Inspect {
                 .transpose()
                 .map_err(error("--trace"))?
                 .map(Arc::new),
+            counts_host: false,
         })
+    }
+
+    /// Has generated code count the instructions of the host that it executes, if `yes`.
+    #[must_use]
+    pub fn count_host(self, yes: bool) -> Self {
+        Self { counts_host: yes, ..self }
+    }
+
+    /// Whether it does.
+    pub fn counts_host(&self) -> bool {
+        self.counts_host
     }
 
     /// What tells `perf` of code, if it is to be told.

@@ -1,5 +1,5 @@
 //! Counts of what the engines did. They are kept by Rust code only, off the fast paths: generated code counts nothing but
-//! the instructions that it retires.
+//! the instructions that it retires, and those of the host only when asked to.
 
 use std::fmt;
 
@@ -36,6 +36,8 @@ pub struct SlowPaths {
     pub loads: u64,
     /// Stores that the TLB did not answer.
     pub stores: u64,
+    /// Looks at operations that may have underflowed, on hosts that cannot tell.
+    pub underflows: u64,
     /// Operations that the interpreter carried out, by [`Code`].
     pub steps: [u64; Code::ALL.len()],
     /// Calls of helpers, by [`Helper`].
@@ -44,7 +46,13 @@ pub struct SlowPaths {
 
 impl Default for SlowPaths {
     fn default() -> Self {
-        Self { loads: 0, stores: 0, steps: [0; Code::ALL.len()], calls: [0; Helper::ALL.len()] }
+        Self {
+            loads: 0,
+            stores: 0,
+            underflows: 0,
+            steps: [0; Code::ALL.len()],
+            calls: [0; Helper::ALL.len()],
+        }
     }
 }
 
@@ -76,6 +84,9 @@ pub struct CacheStats {
 pub struct Stats {
     /// Guest instructions retired, whoever executed them.
     pub insns: u64,
+    /// Instructions of the host that generated code executed for them; 0 if they were not counted, see
+    /// [`Inspect::count_host`](super::Inspect::count_host).
+    pub host_insns: u64,
     /// What the dispatchers did.
     pub engine: EngineStats,
     /// How often generated code called Rust.
@@ -93,14 +104,16 @@ fn add(to: &mut [u64], from: &[u64]) {
 impl Stats {
     /// Adds the counts of another hart of the same machine. The cache is the harts' common one: its counts are not added.
     pub fn merge(&mut self, other: &Stats) {
-        let Stats { insns, engine, slow, mmu, cache } = other;
+        let Stats { insns, host_insns, engine, slow, mmu, cache } = other;
         self.insns += insns;
+        self.host_insns += host_insns;
         self.engine.interpreted_insns += engine.interpreted_insns;
         self.engine.interpreted_blocks += engine.interpreted_blocks;
         self.engine.entries += engine.entries;
         add(&mut self.engine.exits, &engine.exits);
         self.slow.loads += slow.loads;
         self.slow.stores += slow.stores;
+        self.slow.underflows += slow.underflows;
         add(&mut self.slow.steps, &slow.steps);
         add(&mut self.slow.calls, &slow.calls);
         let MmuStats { fills, l2_hits, walks, flushes, page_flushes } = mmu;
@@ -167,10 +180,15 @@ impl Table<'_, '_> {
 /// A table for people.
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { insns, engine, slow, mmu, cache } = self;
+        let Stats { insns, host_insns, engine, slow, mmu, cache } = self;
         let mut table = Table(f);
         table.row(0, "guest instructions retired", *insns)?;
         table.part("by generated code", self.generated_insns(), *insns)?;
+        if *host_insns != 0 {
+            let each = *host_insns as f64 / self.generated_insns().max(1) as f64;
+            let remark = format!("{each:5.2} for each guest instruction");
+            table.remarked(2, "in host instructions", *host_insns, &remark)?;
+        }
         table.part("by the interpreter", engine.interpreted_insns, *insns)?;
         if let Some(cache) = cache {
             table.row(0, "blocks interpreted", engine.interpreted_blocks)?;
@@ -196,6 +214,7 @@ impl fmt::Display for Stats {
             }
             table.row(0, "slow loads", slow.loads)?;
             table.row(0, "slow stores", slow.stores)?;
+            table.row(0, "floating point that may have underflowed", slow.underflows)?;
             table
                 .split("steps by the interpreter", &slow.steps, |index| format!("{:?}", Code::ALL[index]))?;
             table.split("helper calls", &slow.calls, |index| format!("{:?}", Helper::ALL[index]))?;

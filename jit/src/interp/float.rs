@@ -29,7 +29,7 @@ pub(super) fn memory<H: Hart>(hart: &mut H, op: &Op) -> Result<(), Trap> {
 }
 
 /// Everything else.
-pub(super) fn step(state: &mut HartState, op: &Op) -> Result<(), Trap> {
+pub(crate) fn step(state: &mut HartState, op: &Op) -> Result<(), Trap> {
     match op.fmt() {
         Fmt::H => step_in::<F16>(state, op),
         Fmt::S => step_in::<F32>(state, op),

@@ -18,6 +18,7 @@ use crate::inspect::coverage::Coverage;
 use crate::inspect::trace::Trace;
 use alu::*;
 use blocks::Blocks;
+pub(crate) use float::step as float;
 pub(crate) use watch::{ExecTrace, Watch};
 
 /// Most blocks kept; past that the cache starts afresh.

@@ -49,6 +49,8 @@ impl Translator {
                 self.exit_condition(cc, move |t| t.leave_page(target));
             }
         }
+        self.end_stretch();
+        self.begin_stretch();
         self.go_to(i64::from(op.at) + i64::from(op.aux));
     }
 
@@ -100,6 +102,7 @@ impl Translator {
 
     /// Jumps to the block at the guest address in rax.
     fn look_up(&mut self) {
+        self.stretch_looks_up();
         self.exchange_out();
         dynasm!(self.asm ; .arch x64
             ; mov ecx, eax

@@ -75,7 +75,9 @@ impl Translator {
         self.asm.jcc(cc, taken);
         self.cold(move |t| {
             t.asm.bind(taken);
+            t.begin_stretch();
             leave(t);
+            t.end_stretch();
         });
     }
 }

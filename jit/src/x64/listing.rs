@@ -29,6 +29,11 @@ pub(crate) fn disassemble(out: &mut String, code: &[u8], instructions: usize, pl
     place.data(out, code, instructions);
 }
 
+/// How many instructions there are.
+pub(super) fn instructions(code: &[u8]) -> u32 {
+    Decoder::new(64, code, DecoderOptions::NONE).iter().count() as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ mod alu;
 mod asm;
 mod atomic;
 mod branch;
+mod count;
 mod csr;
 mod entry;
 mod exchange;
@@ -109,6 +110,9 @@ pub(crate) struct Translator {
     page: u32,
     /// All accesses to CSRs are calls of the helper.
     csr_calls: bool,
+    /// Host instructions are counted, and where that has begun.
+    counts: bool,
+    stretch: Option<count::Stretch>,
 }
 
 /// Assembles what all blocks share, for the start of the arena.
@@ -145,6 +149,8 @@ impl Translator {
             end: 0,
             page: 0,
             csr_calls: false,
+            counts: false,
+            stretch: None,
         }
     }
 
@@ -171,19 +177,23 @@ impl Translator {
         ops.clear();
         ops.extend_from_slice(&block.ops);
         prepare(&mut ops);
+        self.begin_stretch();
         self.exchange_in(&ops);
         let first = live_throughout(&ops, block.start);
         if let Some(op) = first {
             // Nothing of the block has been counted yet.
             self.fp_on(op, op.at.into());
         }
+        self.end_stretch();
         self.body = self.asm.bind_here();
+        self.begin_stretch();
         self.asm.rm_imm(Width::Q, 0, Loc::Slot(field!(instret)), block.insns.len() as i32);
         let mut at = usize::from(first.is_some());
         while at < ops.len() {
             at += self.op(&ops, at);
         }
         self.ops = ops;
+        self.end_stretch();
         self.usual = self.asm.here();
         // Cold code can have cold code of its own. The buffers go back and forth, to be used again for the next block.
         let mut cold = std::mem::take(&mut self.spare);
