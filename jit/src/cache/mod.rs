@@ -21,6 +21,9 @@ mod arena;
 mod fetch;
 mod harts;
 mod links;
+mod pages;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::sync::{Arc, Weak};
@@ -41,6 +44,7 @@ use crate::inspect::stats::CacheStats;
 use crate::inspect::trace::{Category, Trace, Value};
 use harts::Harts;
 use links::{Jump, Links, List};
+use pages::{Page, Watch};
 
 /// Bytes of the arena.
 const ARENA_SIZE: usize = 32 << 20;
@@ -50,9 +54,6 @@ const REGIONS: u32 = 16;
 
 /// Bytes of the arena that the host is asked for at a time; a divisor of every region's size, and a multiple of every host's page.
 const POPULATE: u32 = 128 << 10;
-
-/// A page whose blocks were killed this many times in a second is interpreted for the rest of it.
-const MAX_KILLS: u32 = 200;
 
 /// Most physical address of a page that can be translated; links name pages and views by 32 bits.
 const MAX_ADDRESS: u64 = CUT;
@@ -136,114 +137,12 @@ impl Span {
     }
 }
 
-#[derive(Default)]
-struct Page {
-    /// Where blocks start in the page, by view.
-    starts: [Starts; 2],
-    /// Keys of blocks that start in another page and end in this one.
-    crossing: Vec<u64>,
-    /// Counts stores to watched granules.
-    version: u64,
-    kills: Kills,
-    watch: Watch,
-}
-
-/// Stores that killed blocks of a page.
-#[derive(Clone, Copy, Debug, Default)]
-struct Kills {
-    /// The second of the cache's life in which they are counted.
-    second: u32,
-    count: u32,
-}
-
-impl Kills {
-    fn add(&mut self, second: u32) {
-        if self.second != second {
-            *self = Kills { second, count: 0 };
-        }
-        self.count += 1;
-    }
-
-    fn are_too_many(self, second: impl FnOnce() -> u32) -> bool {
-        self.count >= MAX_KILLS && self.second == second()
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Watch {
-    #[default]
-    Not,
-    /// Watched, but some hart may not have answered the request yet.
-    Asked(u64),
-    /// Every store is noticed.
-    Complete,
-}
-
 /// Leave to translate a block, until somebody stores to its pages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket {
     code: [Span; 2],
     view: View,
     versions: [u64; 2],
-}
-
-impl Page {
-    fn is_empty(&self) -> bool {
-        self.starts.iter().all(Starts::is_empty) && self.crossing.is_empty()
-    }
-
-    fn starts(&self, view: View) -> &Starts {
-        &self.starts[view as usize]
-    }
-
-    fn starts_mut(&mut self, view: View) -> &mut Starts {
-        &mut self.starts[view as usize]
-    }
-}
-
-/// Offsets in a page at which blocks start: quick to say that none does, as for most jumps of new code.
-#[derive(Default)]
-struct Starts(Option<Box<[u64; 32]>>);
-
-impl Starts {
-    /// The word and the bit of an offset.
-    fn place(offset: u16) -> (usize, u64) {
-        (usize::from(offset / 128) % 32, 1 << (offset / 2 % 64))
-    }
-
-    fn contains(&self, offset: u16) -> bool {
-        let (word, bit) = Self::place(offset);
-        self.0.as_ref().is_some_and(|words| words[word] & bit != 0)
-    }
-
-    fn insert(&mut self, offset: u16) {
-        let (word, bit) = Self::place(offset);
-        self.0.get_or_insert_default()[word] |= bit;
-    }
-
-    fn remove(&mut self, offset: u16) {
-        let (word, bit) = Self::place(offset);
-        if let Some(words) = &mut self.0 {
-            words[word] &= !bit;
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.as_ref().is_none_or(|words| **words == [0; 32])
-    }
-
-    fn iter(&self) -> impl Iterator<Item = u16> {
-        let words = self.0.as_deref().into_iter().flatten();
-        (0..).step_by(128).zip(words).flat_map(|(first, &word)| {
-            let mut rest = word;
-            std::iter::from_fn(move || {
-                let offset = first + 2 * rest.trailing_zeros() as u16;
-                let is_one = rest != 0;
-                rest &= rest.wrapping_sub(1);
-                is_one.then_some(offset)
-            })
-        })
-    }
 }
 
 impl Inner {
@@ -643,138 +542,5 @@ impl CodeCache {
             }
             self.remove(inner, start);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RAM: u64 = 0x8000_0000;
-    /// An instruction across the edge of the first page.
-    const START: u64 = RAM + 0xffe;
-
-    fn cache() -> (GuestMemory, Arc<CodeCache>) {
-        let memory = GuestMemory::new(RAM, 1 << 20).unwrap();
-        let cache = CodeCache::new(&memory, &Inspect::default(), true).expect("this host has a backend");
-        (memory, cache)
-    }
-
-    /// The instruction with its second half in the given page.
-    fn across(page: u64) -> [Span; 2] {
-        [Span { pa: START, length: 2 }, Span { pa: RAM + page * PAGE_SIZE, length: 2 }]
-    }
-
-    fn publish(cache: &CodeCache, code: [Span; 2]) -> Option<u64> {
-        // Nobody runs it.
-        const NOPS: [u8; 16] = [0; 16];
-        cache.publish(cache.begin(code, View::Plain)?, 1, NOPS.len(), NOPS.len(), None, |_| (&NOPS, &[]))
-    }
-
-    #[test]
-    fn kills_are_counted_by_the_second() {
-        let mut kills = Kills::default();
-        for second in [0, 1, 7] {
-            for _ in 0..MAX_KILLS {
-                assert!(!kills.are_too_many(|| second));
-                kills.add(second);
-            }
-            assert!(kills.are_too_many(|| second));
-            assert!(!kills.are_too_many(|| second + 1));
-        }
-    }
-
-    #[test]
-    fn a_store_to_either_page_kills_a_block_across_them() {
-        for written in [START, RAM + PAGE_SIZE] {
-            let (memory, cache) = cache();
-            assert_eq!(publish(&cache, across(1)), cache.find(across(1), View::Plain, None));
-            assert!(cache.find(across(1), View::Plain, None).is_some());
-            memory.write(written, &[0xff]).unwrap();
-            assert_eq!(cache.find(across(1), View::Plain, None), None, "{written:#x}");
-        }
-    }
-
-    #[test]
-    fn code_in_a_rom_needs_no_watch() {
-        const ROM: u64 = 0x2000_0000;
-        let mut memory = GuestMemory::new(RAM, 1 << 20).unwrap();
-        memory.add_rom(ROM, &[0x13; 4096]).unwrap();
-        let cache = CodeCache::new(&memory, &Inspect::default(), true).expect("this host has a backend");
-        let entry = publish_in(&cache, ROM + 0x10, View::Plain);
-        let found = || cache.find([Span { pa: ROM + 0x10, length: 0 }, Span::default()], View::Plain, None);
-        assert!(entry.is_some() && found() == entry);
-        // A flash that is told something is read as something else, but executed as it was.
-        memory.hide_rom(ROM);
-        assert_eq!(found(), entry);
-        assert_eq!(publish_in(&cache, ROM + 0x1000, View::Plain), None, "nothing is there");
-    }
-
-    #[test]
-    fn a_block_whose_second_page_is_another_now_is_watched_too() {
-        let (memory, cache) = cache();
-        publish(&cache, across(1)).unwrap();
-        assert_eq!(cache.find(across(2), View::Plain, None), None);
-        // The first attempt may find that the old block's end has ended the watch of the first page.
-        let entry = publish(&cache, across(2)).or_else(|| publish(&cache, across(2)));
-        assert!(entry.is_some() && cache.find(across(2), View::Plain, None) == entry);
-        assert_eq!(cache.find(across(1), View::Plain, None), None);
-        memory.write(START, &[0xff]).unwrap();
-        assert_eq!(cache.find(across(2), View::Plain, None), None);
-    }
-
-    #[test]
-    fn a_region_that_stores_have_emptied_is_retired_like_others() {
-        let (memory, cache) = cache();
-        static CODE: [u8; 60_000] = [0x90; 60_000];
-        let region = SMALL_ARENA_SIZE as u32 / REGIONS;
-        assert_eq!(region / CODE.len() as u32, 2);
-        for block in 0..2 * (REGIONS + 3) {
-            let code = [Span { pa: RAM + u64::from(block) * 64, length: 16 }, Span::default()];
-            let publish = || {
-                cache.publish(cache.begin(code, View::Plain)?, 4, CODE.len(), CODE.len(), None, |_| {
-                    (&CODE, &[])
-                })
-            };
-            assert!(publish().is_some());
-            memory.write(code[0].pa, &[block as u8 + 1]).unwrap();
-            assert_eq!(cache.find(code, View::Plain, None), None);
-        }
-        // While the last region and the first three were filled for the second time, the next was retired each time.
-        assert_eq!(cache.stats().retired, 4);
-    }
-
-    /// Publishes a block of four instructions, without links.
-    fn publish_in(cache: &CodeCache, pa: u64, view: View) -> Option<u64> {
-        const NOPS: [u8; 16] = [0x90; 16];
-        let code = [Span { pa, length: 16 }, Span::default()];
-        cache.publish(cache.begin(code, view)?, 4, NOPS.len(), NOPS.len(), None, |_| (&NOPS, &[]))
-    }
-
-    #[test]
-    fn the_views_of_a_page_are_apart_and_new_cuts_kill_only_what_they_are_in() {
-        let (memory, cache) = cache();
-        let code = |pa| [Span { pa, length: 0 }, Span::default()];
-        let found = |pa, view| cache.find(code(pa), view, None);
-        for pa in [RAM, RAM + 0x10, RAM + 0x20] {
-            let (plain, cut) = (publish_in(&cache, pa, View::Plain), publish_in(&cache, pa, View::Cut));
-            assert!(plain.is_some() && cut.is_some() && plain != cut);
-            assert_eq!((found(pa, View::Plain), found(pa, View::Cut)), (plain, cut));
-        }
-        let mut cuts: Cuts = [0; 32];
-        cuts[0] = 1 << (0x14 / 2);
-        cache.set_cuts(&cuts);
-        assert!([RAM, RAM + 0x20].iter().all(|&pa| found(pa, View::Cut).is_some()));
-        assert_eq!(found(RAM + 0x10, View::Cut), None);
-        assert!(found(RAM + 0x10, View::Plain).is_some());
-        // A cut where a block starts kills it, too: links lead there. Cuts that were there before kill nothing.
-        cuts[0] |= 1;
-        assert!(publish_in(&cache, RAM + 0x10, View::Cut).is_some());
-        cache.set_cuts(&cuts);
-        assert_eq!(found(RAM, View::Cut), None);
-        assert!(found(RAM + 0x10, View::Cut).is_some());
-        // A store kills the blocks of both views.
-        memory.write(RAM + 0x22, &[0xff]).unwrap();
-        assert_eq!((found(RAM + 0x20, View::Plain), found(RAM + 0x20, View::Cut)), (None, None));
     }
 }
