@@ -90,6 +90,11 @@ need_unpacked() {
     touch "$dir/complete"
 }
 
+# mirror_of DIR: where the packages that need_guest unpacked into DIR came from.
+mirror_of() {
+    sed -n 's/^deb \([^ ]*\) .*/\1/p' "$1/root/etc/apt/sources.list" | head -n 1
+}
+
 # Debian's installer for riscv64: $installer/linux and $installer/initrd.gz, to be started with $installer_options.
 need_installer() {
     # It starts on every console at once, here also on tty1, and one of the two can find /var/lib/dpkg/status gone while the other

@@ -12,8 +12,7 @@ need_kernel_symbols() {
     symbols=guests/symbols/$file
     [ -e "guests/symbols/complete-$release" ] && return
     version=$(zcat "guests/kernel/root/usr/share/doc/linux-image-$release/changelog.Debian.gz" | sed -n '1s/.*(\(.*\)).*/\1/p')
-    url=$(debian_mirror)
-    url=${url:-http://deb.debian.org/debian}/pool/main/l/linux/linux-image-$release-dbg_${version}_riscv64.deb
+    url=$(mirror_of guests/kernel)/pool/main/l/linux/linux-image-$release-dbg_${version}_riscv64.deb
     say "getting the debug information of Linux $release"
     rm -rf guests/symbols
     mkdir -p guests/symbols
