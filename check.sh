@@ -1,5 +1,5 @@
 #!/bin/bash
-# Everything that has to hold before a change lands. Installs what it needs; about ten minutes on two cores.
+# Everything that has to hold before a change lands. Installs what it needs; half an hour on two cores.
 #   ./check.sh          all of it
 #   ./check.sh quick    formatting, lints and tests on this host only
 set -euo pipefail
