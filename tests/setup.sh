@@ -23,7 +23,8 @@ need_packages() {
     command -v apt-get >/dev/null || die "this machine has no apt-get; install these by hand: ${missing[*]}"
     say "installing ${missing[*]}"
     as_root env DEBIAN_FRONTEND=noninteractive sh -c \
-        'apt-get install -y -q "$@" >/dev/null 2>&1 || { apt-get update -q >/dev/null && apt-get install -y -q "$@" >/dev/null; }' \
+        'apt-get install --no-remove -y -q "$@" >/dev/null 2>&1 ||
+            { apt-get update -q >/dev/null && apt-get install --no-remove -y -q "$@" >/dev/null; }' \
         sh "${missing[@]}" || die "could not install ${missing[*]}"
 }
 
