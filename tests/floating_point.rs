@@ -13,6 +13,8 @@ use jit::{Engine, EngineKind, Exit, Hart as _};
 use machine::Machine;
 use machine::hart::Hart;
 
+use harness::random::Random;
+
 /// Where programs are, each in a block of its own.
 const CODE: u64 = harness::RAM + 0x1_0000;
 const DATA: u64 = harness::RAM + 0x10_0000;
@@ -31,17 +33,7 @@ const FS_CLEAN: u64 = 2 << 13;
 /// Base registers of accesses: one that lives in a host register, one that does not.
 const BASES: [u8; 2] = [15, 28];
 
-/// xorshift64*: a fixed sequence, so that a failure repeats.
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
     fn below(&mut self, limit: usize) -> usize {
         (self.next() >> 33) as usize % limit
     }

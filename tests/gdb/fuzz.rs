@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::debugger::{ENGINES, Guest};
 use crate::guests::spinner;
 use crate::harness::RAM;
+use crate::harness::random::Random;
 use crate::remote::Remote;
 
 /// Bytes of guest memory that no packet here names on purpose.
@@ -12,17 +13,7 @@ const GUARDED: std::ops::Range<u64> = RAM + 0x10_0000..RAM + 0x10_4000;
 /// Where well-formed writes go.
 const SCRATCH: u64 = RAM + 0x8000;
 
-/// xorshift64*
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
     fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }

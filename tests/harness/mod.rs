@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
 pub(crate) mod asm;
+pub(crate) mod random;
 
 use std::path::PathBuf;
 

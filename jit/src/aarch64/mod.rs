@@ -206,10 +206,7 @@ impl Translator {
         self.asm.push_u32(NOP);
         self.asm.logic_imm(Width::Q, asm::Logic::And, PAGE, X16, !0xfff);
         assert_eq!(self.asm.here(), BODY);
-        let mut ops = std::mem::take(&mut self.ops);
-        ops.clear();
-        ops.extend_from_slice(&block.ops);
-        prepare(&mut ops);
+        let ops = prepare(std::mem::take(&mut self.ops), block);
         self.begin_stretch();
         self.exchange_in(&ops);
         let first = live_throughout(&ops, block.start);

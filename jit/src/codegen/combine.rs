@@ -1,8 +1,8 @@
 //! Operations that do what two or three instructions do together.
 //!
 //! Programs for the base instruction set rotate, scale an index, negate an operand or extend a part of a register by several
-//! instructions, the last of which gives the result. That one is replaced by the operation for all of them, which takes their first operand. The
-//! others are left where they are; [`super::demand`] drops those whose results nobody reads then.
+//! instructions, the last of which gives the result. That one is replaced by the operation for all of them, which takes their first
+//! operand. The others are left where they are; [`super::demand`] drops those whose results nobody reads then.
 
 use frontend::ir::{Code, Op, Reg};
 

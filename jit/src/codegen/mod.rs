@@ -18,12 +18,16 @@ pub(crate) mod runs;
 #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code, reason = "x86-64 detects tininess as RISC-V does"))]
 pub(crate) mod underflow;
 
+use frontend::Block;
 use frontend::ir::Op;
 
-/// Makes the operations of a block ready to be translated: fewer, and marked with what [`demand`] has found out.
-pub(crate) fn prepare(ops: &mut [Op]) {
-    combine::combine(ops);
-    demand::mark(ops);
+/// The operations of a block in `buffer`, ready to be translated: fewer, and marked with what [`demand`] has found out.
+pub(crate) fn prepare(mut buffer: Vec<Op>, block: &Block) -> Vec<Op> {
+    buffer.clear();
+    buffer.extend_from_slice(&block.ops);
+    combine::combine(&mut buffer);
+    demand::mark(&mut buffer);
+    buffer
 }
 
 /// A direct jump that can be linked to another block of the same page.

@@ -173,10 +173,7 @@ impl Translator {
         debug_assert!(self.asm.here() >= 5);
         self.asm.rm(Width::Q, op::STORE, RAX, Loc::Slot(field!(page)));
         assert_eq!(self.asm.here(), BODY);
-        let mut ops = std::mem::take(&mut self.ops);
-        ops.clear();
-        ops.extend_from_slice(&block.ops);
-        prepare(&mut ops);
+        let ops = prepare(std::mem::take(&mut self.ops), block);
         self.begin_stretch();
         self.exchange_in(&ops);
         let first = live_throughout(&ops, block.start);
