@@ -433,6 +433,7 @@ fn nonsense_in_the_rings_stays_in_ram() {
         let idx = driver.offer_nonsense(
             0,
             &[NEXT, NEXT, NEXT | WRITE, NEXT | WRITE, WRITE, WRITE, WRITE],
+            None,
             &mut random,
         );
         driver.notify(0);

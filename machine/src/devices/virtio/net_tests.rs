@@ -161,8 +161,8 @@ fn a_device_that_is_reset_in_the_middle_works_again() {
     assert_eq!(driver.complete(0).1, (HEADER + ARP_REPLY) as u32);
 }
 
-/// Ten thousand pairs of rings of nonsense, with frames among it that are answered: the device survives each, and touches
-/// nothing but RAM.
+/// Ten thousand pairs of rings of nonsense: the device survives each, and touches nothing but RAM. In every fourth pair a
+/// frame that is answered and a buffer for the answer come first.
 #[test]
 fn nonsense_in_the_rings_stays_in_ram() {
     const FEATURES: u64 = VERSION_1 | EVENT_IDX | MRG_RXBUF | GUEST_CSUM | GUEST_TSO4;
@@ -172,7 +172,7 @@ fn nonsense_in_the_rings_stays_in_ram() {
     let mut driver = guarded.driver(Version::Modern, Arc::new(Net::new(OUR_MAC, network)));
     let mut random = Random(0x2545_f491_4f6c_dd1d);
     let (mut sent, mut broken, mut answered) = (0, 0, 0);
-    for _ in 0..10_000 {
+    for round in 0..10_000 {
         driver.init(FEATURES & !(random.next() & (EVENT_IDX | MRG_RXBUF)), 2);
         for at in (0..4096).step_by(64) {
             let mut header = [0; HEADER];
@@ -181,15 +181,23 @@ fn nonsense_in_the_rings_stays_in_ram() {
             }
             driver.put(DATA + at, &[&header[..], &arp()].concat());
         }
-        driver.offer_nonsense(0, &[WRITE, WRITE, NEXT | WRITE], &mut random);
-        let idx = driver.offer_nonsense(1, &[0, 0, NEXT], &mut random);
+        let sensible = round % 4 == 0;
+        driver.put(SENT, &[&[0; HEADER][..], &arp()].concat());
+        let room = sensible.then_some((SENT + 0x1000, 2000, WRITE));
+        driver.offer_nonsense(0, &[WRITE, WRITE, NEXT | WRITE], room, &mut random);
+        let question = sensible.then_some((SENT, (HEADER + ARP_REPLY) as u32, 0));
+        let idx = driver.offer_nonsense(1, &[0, 0, NEXT], question, &mut random);
         driver.notify(0);
         driver.notify(1);
-        wait_for("an end to the nonsense", || driver.used_index(1) == idx || driver.get(0x70) & 0x40 != 0);
-        if driver.get(0x70) & 0x40 == 0 {
-            sent += 1
-        } else {
+        let is_broken = || driver.get(0x70) & 0x40 != 0;
+        wait_for("an end to the nonsense", || driver.used_index(1) == idx || is_broken());
+        if sensible {
+            wait_for("an answer", || driver.used_index(0) != 0 || is_broken());
+        }
+        if is_broken() {
             broken += 1
+        } else {
+            sent += 1
         }
         answered += usize::from(driver.used_index(0) != 0);
     }

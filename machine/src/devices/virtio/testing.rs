@@ -184,8 +184,15 @@ impl Driver {
 
     /// Fills the descriptor table of a queue, and an indirect table, with plausible and implausible values, whose buffers
     /// mostly begin in the 256 bytes from [`DATA`] on and mostly have flags of `usual`; and makes one to four chains of it
-    /// available, or any number. Returns the used index that says that all of them are finished.
-    pub(super) fn offer_nonsense(&self, queue: u32, usual: &[u16], random: &mut Random) -> u16 {
+    /// available, or any number. With `first`, that buffer comes before them. Returns the used index that says that all of
+    /// them are finished.
+    pub(super) fn offer_nonsense(
+        &self,
+        queue: u32,
+        usual: &[u16],
+        first: Option<Buffer>,
+        random: &mut Random,
+    ) -> u16 {
         let table = DATA + 0x800 * (1 + u64::from(queue));
         for (at, count) in [(Self::desc(queue), SIZE), (table, 32)] {
             for index in 0..count {
@@ -211,12 +218,17 @@ impl Driver {
                 self.descriptor(at, index, (address, len, flags), next);
             }
         }
-        let idx = if random.below(8) == 0 { random.next() as u16 } else { 1 + random.below(4) as u16 };
+        let idx =
+            if random.below(8) == 0 { (random.next() as u16).max(1) } else { 1 + random.below(4) as u16 };
         for place in 0..SIZE {
             let head = if random.below(8) == 0 { random.next() as u16 } else { random.below(16) as u16 };
             self.ram.write_obj(head, GuestAddress(Self::avail(queue) + 4 + 2 * u64::from(place))).unwrap();
         }
-        self.ram.write_obj(idx, GuestAddress(Self::avail(queue) + 2)).unwrap();
+        if let Some(buffer) = first {
+            self.descriptor(Self::desc(queue), SIZE - 1, buffer, 0);
+            self.ram.write_obj(SIZE - 1, GuestAddress(Self::avail(queue) + 4)).unwrap();
+        }
+        self.ram.store(idx, GuestAddress(Self::avail(queue) + 2), Ordering::Release).unwrap();
         idx
     }
 
