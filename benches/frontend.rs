@@ -40,7 +40,7 @@ fn main() {
                 let mut at = 0;
                 while usize::from(at) < 2 * page.len() {
                     let fetch = |at: u16| page.get(usize::from(at) / 2).copied().ok_or(());
-                    let Ok(block) = Block::cut(&decoder, at, frontend::builder::MAX_INSNS, fetch) else {
+                    let Ok(block) = Block::cut(&decoder, at, frontend::block::MAX_INSNS, fetch) else {
                         break;
                     };
                     operations += block.ops.len();

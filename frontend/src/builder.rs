@@ -1,8 +1,8 @@
-//! Collects the operations of one block. The rules of `x0` and of constants known inside the block live here only.
+//! Collects the operations of one block. The rules of `x0`, of constants known inside the block, and of what is known where
+//! branches inside it meet live here only; [`crate::block`] decides which instructions are in it.
 
-use crate::decode::Decoder;
 use crate::insn::Insn;
-use crate::ir::{Code, Follow, Helper, Op, Reg};
+use crate::ir::{Code, Follow, Helper, Op, Reg, Shape};
 
 /// What is known of a register's value at some point of a block.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,8 +19,25 @@ pub struct Builder {
     known: [Known; 32],
     insn_at: u16,
     insn_len: u8,
-    ended: bool,
+    end: End,
     fp: FpState,
+    /// Branches inside the block that lead further on, and what was established at each.
+    ahead: Vec<(i64, FpState)>,
+}
+
+/// Whether and how the last instruction ended the block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It did not.
+    No,
+    /// By a conditional branch to a page offset.
+    Branch(i64),
+    /// By a jump to a page offset.
+    Jump(i64),
+    /// By an indirect jump.
+    Indirect,
+    /// By something after which the engine has to look around.
+    Call,
 }
 
 /// How far this block has established that floating point is on.
@@ -33,26 +50,77 @@ enum FpState {
 
 impl Builder {
     /// An empty block, whose operations will be in the buffer `ops`.
-    fn new(mut ops: Vec<Op>) -> Self {
+    pub(crate) fn new(mut ops: Vec<Op>) -> Self {
         ops.clear();
-        Self { ops, known: [Known::No; 32], insn_at: 0, insn_len: 0, ended: false, fp: FpState::Unknown }
+        Self {
+            ops,
+            known: [Known::No; 32],
+            insn_at: 0,
+            insn_len: 0,
+            end: End::No,
+            fp: FpState::Unknown,
+            ahead: Vec::new(),
+        }
     }
 
-    /// Whether the last instruction ended the block.
-    pub fn ended(&self) -> bool {
-        self.ended
+    /// Whether and how the last instruction ended the block.
+    pub(crate) fn end(&self) -> End {
+        self.end
+    }
+
+    /// Whether a branch inside the block leads to the page offset `at`, which is further on.
+    pub(crate) fn leads_to(&self, at: u16) -> bool {
+        self.ahead.iter().any(|&(target, _)| target == i64::from(at))
+    }
+
+    /// The block goes on at the next instruction all the same.
+    pub(crate) fn go_on(&mut self) {
+        if let End::Branch(target) | End::Jump(target) = self.end {
+            self.ahead.push((target, self.fp));
+        }
+        if !matches!(self.end, End::Branch(_)) {
+            // Nothing comes from here.
+            self.fp = FpState::Dirty;
+        }
+        self.end = End::No;
+    }
+
+    /// The block goes on where its last branch or jump leads.
+    pub(crate) fn follow(&mut self) {
+        if let (End::Branch(_), next) = (self.end, self.next()) {
+            if let Some(branch) = self.ops.last_mut() {
+                (branch.code, branch.imm) = (branch.code.inverse(), next);
+            }
+        } else {
+            self.ops.pop();
+        }
+        self.end = End::No;
     }
 
     /// Lowers one instruction at page offset `at`.
-    pub fn insn(&mut self, at: u16, insn: &Insn) {
-        self.insn_at = at;
-        self.insn_len = insn.len;
+    pub(crate) fn insn(&mut self, at: u16, insn: &Insn) {
+        self.begin(at, insn.len);
         crate::lower::lower(self, insn);
     }
 
-    /// An instruction that does not decode, of `len` bytes.
-    pub fn illegal(&mut self, at: u16, bits: u32) {
-        self.insn_at = at;
+    fn begin(&mut self, at: u16, len: u8) {
+        (self.insn_at, self.insn_len) = (at, len);
+        let mut met = false;
+        for &(target, fp) in &self.ahead {
+            if target == i64::from(at) {
+                self.fp = self.fp.min(fp);
+                met = true;
+            }
+        }
+        if met {
+            self.known = [Known::No; 32];
+            self.push(Op::of(Code::Join));
+        }
+    }
+
+    /// An instruction that does not decode.
+    pub(crate) fn illegal(&mut self, at: u16, bits: u32) {
+        self.begin(at, 0);
         self.call(Helper::Illegal, 0, 0, 0, 0, i64::from(bits));
     }
 
@@ -160,13 +228,13 @@ impl Builder {
     pub fn branch(&mut self, code: Code, i: &Insn) {
         let target = self.at() + i.imm;
         self.push(Op { a: Reg(i.rs1), b: Reg(i.rs2), aux: i.len, imm: target, ..Op::of(code) });
-        self.ended = true;
+        self.end = End::Branch(target);
     }
 
     /// Unconditional jump to a page offset, which may lie outside the page.
     pub fn jump(&mut self, target: i64) {
         self.push(Op { imm: target, ..Op::of(Code::Jump) });
-        self.ended = true;
+        self.end = End::Jump(target);
     }
 
     /// `jalr`; a target known inside the block (`auipc` + `jalr`) becomes a direct jump.
@@ -180,15 +248,25 @@ impl Builder {
         } else {
             let rd = self.dest(i.rd);
             self.push(Op { rd, a: Reg(i.rs1), aux: i.len, imm: i.imm, ..Op::of(Code::JumpReg) });
-            self.ended = true;
+            self.end = End::Indirect;
         }
     }
 
-    /// Ends the block by going on at the next instruction.
-    pub fn fall_through(&mut self, next: i64) {
-        if !self.ended {
-            self.jump(next);
+    /// The operations of the block, which ends before the instruction at page offset `next` unless it has ended.
+    pub(crate) fn finish(mut self, next: u16) -> Vec<Op> {
+        let (at, next) = (self.insn_at, i64::from(next));
+        match self.ops.last_mut().filter(|op| op.at == at) {
+            _ if self.end != End::No => {}
+            // It went on after that, but nothing has come.
+            Some(op) if op.code.shape() == Shape::Branch => {
+                if next != i64::from(at) + i64::from(op.aux) {
+                    (op.code, op.imm) = (op.code.inverse(), next);
+                }
+            }
+            Some(op) if matches!(op.code.shape(), Shape::Jump | Shape::JumpReg) => {}
+            _ => self.jump(next),
         }
+        self.ops
     }
 
     /// Calls a helper with register fields as given (`rd` 0 means no result).
@@ -202,8 +280,9 @@ impl Builder {
             Follow::Resync => {
                 let next = self.next();
                 self.jump(next);
+                self.end = End::Call;
             }
-            Follow::Never => self.ended = true,
+            Follow::Never => self.end = End::Call,
         }
     }
 
@@ -215,96 +294,5 @@ impl Builder {
             let bits = i64::from(i.bits);
             self.push(Op { aux: u8::from(dirty), imm: bits, ..Op::of(Code::FpOn) });
         }
-    }
-}
-
-/// A basic block: operations that start at one page offset and never leave the page.
-#[derive(Clone, Debug, Default)]
-pub struct Block {
-    /// Page offset of the first instruction.
-    pub start: u16,
-    /// Page offset just past the last instruction; above 4096 only for one instruction across the page edge.
-    pub end: u16,
-    /// The operations; the last one is a branch, a jump, or a helper that does not return.
-    pub ops: Vec<Op>,
-    /// Page offset of every instruction, ascending.
-    pub insns: Vec<u16>,
-}
-
-/// Most instructions in a block.
-pub const MAX_INSNS: usize = 64;
-
-impl Block {
-    /// Cuts the block that starts at page offset `start`, of `limit` instructions at most. `fetch` reads the halfword at a page offset; it is asked for
-    /// offset 4096 only to complete an instruction at offset 4094, which then is a block of its own.
-    ///
-    /// # Errors
-    /// What `fetch` gives for the first instruction. A later instruction that cannot be fetched ends the block before it.
-    pub fn cut<E>(
-        decoder: &Decoder,
-        start: u16,
-        limit: usize,
-        fetch: impl FnMut(u16) -> Result<u16, E>,
-    ) -> Result<Block, E> {
-        let mut block = Block::default();
-        block.recut(decoder, start, limit, |_| false, fetch)?;
-        Ok(block)
-    }
-
-    /// As [`Self::cut`], in the buffers of a block that is not needed any more. The block also ends before every later
-    /// instruction at whose page offset `stop` says so. What is in them after an error means nothing.
-    ///
-    /// # Errors
-    /// As for [`Self::cut`].
-    pub fn recut<E>(
-        &mut self,
-        decoder: &Decoder,
-        start: u16,
-        limit: usize,
-        stop: impl Fn(u16) -> bool,
-        mut fetch: impl FnMut(u16) -> Result<u16, E>,
-    ) -> Result<(), E> {
-        let mut builder = Builder::new(std::mem::take(&mut self.ops));
-        let insns = &mut self.insns;
-        insns.clear();
-        let mut at = start;
-        while !builder.ended() && at < 4096 && insns.len() < limit {
-            if at != start && stop(at) {
-                break;
-            }
-            let crosses = at == 4094;
-            let first = match fetch(at) {
-                Ok(half) => half,
-                Err(error) if insns.is_empty() => return Err(error),
-                Err(_) => break,
-            };
-            let len = crate::decode::length(first);
-            if crosses && len == 4 && !insns.is_empty() {
-                break;
-            }
-            let mut bits = u32::from(first);
-            if len == 4 {
-                match fetch(at + 2) {
-                    Ok(half) => bits |= u32::from(half) << 16,
-                    Err(error) if insns.is_empty() => return Err(error),
-                    Err(_) => break,
-                }
-            }
-            insns.push(at);
-            // Not a copy of the instruction, which would have to wait for its fields.
-            match &decoder.decode(bits) {
-                Some(insn) => builder.insn(at, insn),
-                None => builder.illegal(at, bits),
-            }
-            at += u16::from(len);
-        }
-        builder.fall_through(i64::from(at));
-        (self.start, self.end, self.ops) = (start, at, builder.ops);
-        Ok(())
-    }
-
-    /// How many instructions come before the one at page offset `at`.
-    pub fn insns_before(&self, at: u16) -> u64 {
-        self.insns.partition_point(|&insn| insn < at) as u64
     }
 }

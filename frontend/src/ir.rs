@@ -44,12 +44,14 @@ pub enum Shape {
     FcmpX,
     /// `fd = f(a)`
     XtoF,
-    /// `if f(a, b) goto imm else to the next instruction`, which is `aux` bytes on; ends the block
+    /// `if f(a, b) goto imm`, else to the next operation; to the next instruction, which is `aux` bytes on, if it is the block's last
     Branch,
-    /// `goto imm`; ends the block
+    /// `goto imm`
     Jump,
-    /// `goto (a + imm) & !1; rd = address of the next instruction`, which is `aux` bytes on; ends the block
+    /// `goto (a + imm) & !1; rd = address of the next instruction`, which is `aux` bytes on
     JumpReg,
+    /// nothing: branches of the block to its instruction lead here
+    Join,
     /// a call of helper `c`
     Call,
 }
@@ -216,6 +218,7 @@ macro_rules! for_each_op {
             Bgeu     Branch "a >= b, unsigned",
             Jump     Jump   "continue at the code page + imm",
             JumpReg  JumpReg "continue at (a + imm) & !1; rd = link",
+            Join     Join   "branches inside the block to this instruction lead here",
             Call     Call   "run helper c",
         }
     };
@@ -244,6 +247,21 @@ macro_rules! define_code {
     };
 }
 for_each_op!(define_code);
+
+impl Code {
+    /// Of a branch, the branch that is taken where it is not; of anything else, itself.
+    pub const fn inverse(self) -> Code {
+        match self {
+            Code::Beq => Code::Bne,
+            Code::Bne => Code::Beq,
+            Code::Blt => Code::Bge,
+            Code::Bge => Code::Blt,
+            Code::Bltu => Code::Bgeu,
+            Code::Bgeu => Code::Bltu,
+            other => other,
+        }
+    }
+}
 
 /// Calls the macro `$m` with one row per helper: name, what follows, definition.
 ///
@@ -553,6 +571,7 @@ impl fmt::Display for Op {
             Shape::Branch => write!(f, "{code:?} {a}, {b}, page{imm:+#x}"),
             Shape::Jump => write!(f, "{code:?} page{imm:+#x}"),
             Shape::JumpReg => write!(f, "{code:?} {rd}, {a} + {imm:#x}"),
+            Shape::Join => write!(f, "{code:?}"),
             Shape::Call => write!(f, "Call {:?} {rd}, {a}, {b}, {imm:#x} ({aux})", self.helper()),
         }
     }

@@ -2,8 +2,10 @@
 
 #![allow(unsafe_code, reason = "enters generated code, which calls back with the pointers it was given")]
 
+use std::cell::Cell;
 use std::sync::Arc;
 
+use frontend::block::{Extent, MAX_INSNS, Seen, leads_back};
 use frontend::ir::{Code, Op};
 use frontend::{Block, Decoder};
 use softmmu::{Mmu, Trap};
@@ -34,9 +36,9 @@ pub struct Native {
     known: Box<[(u64, u64)]>,
     decoder: Arc<Decoder>,
     translator: Translator,
-    /// The block that was cut last, and the halfwords it was decoded from.
+    /// The block that was cut last, and the page offsets and values of the halfwords it was decoded from.
     block: Block,
-    halves: Vec<u16>,
+    halves: Vec<(u16, u16)>,
     /// How often a block is interpreted before it is translated.
     cold_runs: u8,
     heat: Box<[u8]>,
@@ -261,7 +263,7 @@ impl Native {
             return Ok(None);
         }
         let key = key(fetch.pa, view);
-        let slot = spread(key) & ((1 << KNOWN_BITS) - 1);
+        let slot = known_slot(key);
         if let (known, entry) = self.known[slot]
             && known == key
             && trust
@@ -300,7 +302,7 @@ impl Native {
         site: Option<u64>,
     ) -> Option<u64> {
         let pa = code[0].pa;
-        let heat = heat_slot(&mut self.heat, pa);
+        let heat = &mut self.heat[heat_slot(pa)];
         if *heat < self.cold_runs {
             *heat += 1;
             return None;
@@ -311,18 +313,18 @@ impl Native {
             0..4096 => Some(first.half(at)),
             _ => Some(second?.half(0)),
         };
-        let limit = if second.is_some() { 1 } else { frontend::builder::MAX_INSNS };
-        self.cut((pa & 0xfff) as u16, limit, view, half)?;
+        let limit = if second.is_some() { 1 } else { MAX_INSNS };
+        self.cut(pa, limit, view, half)?;
         let block = &self.block;
         if code[1].length == 0 {
             code[0].length = length(block);
         }
         let ticket = self.cache.begin(code, view)?;
         // What was read before stores were noticed may have been overwritten unnoticed.
-        if !(block.start / 2..).zip(&self.halves).all(|(index, &then)| half(2 * index) == Some(then)) {
+        if !self.halves.iter().all(|&(at, then)| half(at) == Some(then)) {
             return None;
         }
-        *heat_slot(&mut self.heat, pa) = 0;
+        self.heat[heat_slot(pa)] = 0;
         self.translator.translate(block, (key(pa, view) >> 12) as u32);
         let size = self.translator.code().len();
         let usual = self.translator.usual();
@@ -361,22 +363,71 @@ impl Native {
         }
     }
 
-    /// Decodes the block of `limit` instructions at most that starts at page offset `start` into `block`, and keeps its halfwords in
-    /// `halves`; `half` reads by page offset.
-    fn cut(&mut self, start: u16, limit: usize, view: View, half: impl Fn(u16) -> Option<u16>) -> Option<()> {
+    /// Decodes the block at `pa`, of `limit` instructions at most, into `block`, and keeps its halfwords in `halves`; `half` reads by
+    /// page offset.
+    fn cut(&mut self, pa: u64, limit: usize, view: View, half: impl Fn(u16) -> Option<u16>) -> Option<()> {
         let halves = &mut self.halves;
         halves.clear();
-        let points = &self.breakpoints;
-        let stop = |at| view == View::Cut && points.cuts_at(at);
-        let done = self.block.recut(&self.decoder, start, limit, stop, |at| {
+        let reach = Reach {
+            points: if view == View::Cut { Some(&*self.breakpoints) } else { None },
+            is_eager: self.cold_runs == 0,
+            heat: &self.heat,
+            known: &self.known,
+            page: pa & !0xfff,
+            view,
+            decoder: &self.decoder,
+            half: &half,
+            loops: Cell::new(None),
+        };
+        let done = self.block.recut(&self.decoder, (pa & 0xfff) as u16, limit, &reach, |at| {
             let half = half(at).ok_or(())?;
-            halves.push(half);
+            halves.push((at, half));
             Ok::<u16, ()>(half)
         });
         done.ok()?;
-        // A last instruction whose second half could not be read is not in the block.
-        halves.truncate(usize::from(self.block.end - start) / 2);
+        // An instruction whose second half could not be read is not in the block.
+        halves.retain(|&(at, _)| at < self.block.end);
         Some(())
+    }
+}
+
+/// How far the blocks go that are translated: along what was executed while it was cold. What is translated already is not repeated,
+/// unless that makes the block a loop.
+struct Reach<'a, F> {
+    points: Option<&'a Breakpoints>,
+    is_eager: bool,
+    heat: &'a [u8],
+    known: &'a [(u64, u64)],
+    /// Physical address of the page.
+    page: u64,
+    view: View,
+    decoder: &'a Decoder,
+    half: &'a F,
+    /// Whether the code leads back to the start of the block, once that was asked.
+    loops: Cell<Option<bool>>,
+}
+
+impl<F: Fn(u16) -> Option<u16>> Extent for Reach<'_, F> {
+    fn stops(&self, at: u16) -> bool {
+        self.points.is_some_and(|points| points.cuts_at(at))
+    }
+
+    fn seen(&self, at: u16) -> Seen {
+        let pa = self.page + u64::from(at);
+        if self.is_eager || self.heat[heat_slot(pa)] > 0 {
+            return Seen::Executed;
+        }
+        let key = key(pa, self.view);
+        if self.known[known_slot(key)].0 == key { Seen::Cut } else { Seen::Never }
+    }
+
+    fn loops(&self, start: u16, from: u16) -> bool {
+        if let Some(loops) = self.loops.get() {
+            return loops;
+        }
+        let loops = leads_back(self.decoder, start, from, MAX_INSNS, self.half);
+        self.loops.set(Some(loops));
+        loops
     }
 }
 
@@ -390,8 +441,14 @@ fn crosses(mmu: &Mmu, pa: u64) -> bool {
     pa & 0xfff == 0xffe && mmu.read_code_u16(pa).is_ok_and(|first| frontend::decode::length(first) == 4)
 }
 
-fn heat_slot(heat: &mut [u8], pa: u64) -> &mut u8 {
-    &mut heat[spread(pa) & ((1 << HEAT_BITS) - 1)]
+/// Index in [`Native::heat`].
+fn heat_slot(pa: u64) -> usize {
+    spread(pa) & ((1 << HEAT_BITS) - 1)
+}
+
+/// Index in [`Native::known`].
+fn known_slot(key: u64) -> usize {
+    spread(key) & ((1 << KNOWN_BITS) - 1)
 }
 
 /// A physical address of code as an index of a table.

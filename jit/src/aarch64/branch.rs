@@ -14,7 +14,7 @@ use softmmu::{Context, EXEC_BITS, ExecEntry};
 use super::Translator;
 use super::asm::{Access, Cc, Label, Place, Width};
 use super::regs::{CONTEXT, INSTRET, POLL, X15, X16, X17};
-use crate::codegen::Link;
+use crate::codegen::{Link, Way};
 
 /// Program counters and code addresses are loaded as a pair.
 const _: () = assert!(size_of::<ExecEntry>() == 16);
@@ -49,16 +49,53 @@ impl Translator {
             self.poll_before(op.at);
         }
         let condition = self.condition(cc, op.a, op.b);
-        match in_page(op.imm) {
-            Some(target) => self.link(Some(condition), target),
-            None => {
-                let target = op.imm;
-                self.exit_condition(condition, move |t| t.leave_page(target));
+        match self.sites.way(op.at, op.imm) {
+            Way::Inside { target, skipped: 0 } => {
+                let join = self.join_label(target);
+                self.branch_if(condition, join);
             }
+            Way::Inside { target, skipped } => {
+                let (taken, join) = (self.asm.label(), self.join_label(target));
+                self.branch_if(condition, taken);
+                self.cold(move |t| {
+                    t.asm.bind(taken);
+                    t.begin_stretch();
+                    t.uncount(skipped);
+                    t.asm.b(join);
+                    t.end_stretch();
+                });
+            }
+            Way::Out { skipped } => self.branch_out(condition, op.imm, skipped),
         }
         self.end_stretch();
         self.begin_stretch();
-        self.go_to(i64::from(op.at) + i64::from(op.aux));
+        if self.sites.is_last(op.at) {
+            self.go_to(i64::from(op.at) + i64::from(op.aux));
+        }
+    }
+
+    fn branch_out(&mut self, condition: Condition, target: i64, skipped: u32) {
+        match in_page(target) {
+            Some(target) if skipped == 0 => self.link(Some(condition), target),
+            _ => self.exit_condition(condition, move |t| {
+                t.uncount(skipped);
+                t.go_to(target);
+            }),
+        }
+    }
+
+    /// Where branches inside the block meet.
+    pub(super) fn join(&mut self, op: &Op) {
+        self.end_stretch();
+        let label = self.join_label(op.at);
+        self.asm.bind(label);
+        self.boxed = 0;
+        self.begin_stretch();
+    }
+
+    fn join_label(&mut self, at: u16) -> Label {
+        let asm = &mut self.asm;
+        self.joins.label(at, || asm.label())
     }
 
     /// Whether `cc` holds for `a - b`.
@@ -90,6 +127,15 @@ impl Translator {
 
     pub(super) fn jump(&mut self, op: &Op) {
         let target = op.imm;
+        match self.sites.way(op.at, target) {
+            Way::Inside { target, skipped } => {
+                self.uncount(skipped);
+                let join = self.join_label(target);
+                self.asm.b(join);
+                return self.end_stretch();
+            }
+            Way::Out { skipped } => self.uncount(skipped),
+        }
         if target <= i64::from(op.at) {
             // An instruction that also links has done so by now, so it cannot be left before.
             let (polled, at) = (self.poll(), op.at);
@@ -103,6 +149,7 @@ impl Translator {
     }
 
     pub(super) fn jump_reg(&mut self, op: &Op) {
+        self.uncount(self.sites.not_retired(op.at) - 1);
         if op.a == Reg::ZERO {
             self.asm.mov_imm(X16, op.imm as u64);
         } else {
@@ -188,6 +235,13 @@ impl Translator {
         }
     }
 
+    /// So many instructions that have been counted are not executed.
+    fn uncount(&mut self, skipped: u32) {
+        if skipped != 0 {
+            self.asm.add_imm(Width::Q, INSTRET, INSTRET, -i64::from(skipped));
+        }
+    }
+
     /// Tests the poll word; jumps to the label when it is set. Keeps all but x17.
     fn poll(&mut self) -> Label {
         let polled = self.asm.label();
@@ -208,7 +262,7 @@ impl Translator {
         let left = self.sites.not_retired(at);
         self.cold(move |t| {
             t.asm.bind(polled);
-            t.asm.add_imm(Width::Q, INSTRET, INSTRET, -i64::from(left));
+            t.uncount(left);
             t.asm.mov_imm(X16, at.into());
             t.leave_by(t.thunks.exit_at);
         });

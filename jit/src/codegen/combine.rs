@@ -115,6 +115,9 @@ pub(crate) fn combine(ops: &mut [Op]) {
     let mut writers = [0; Reg::COUNT];
     for index in 0..ops.len() {
         let op = ops[index];
+        if op.code == Code::Join {
+            writers = [0; Reg::COUNT];
+        }
         if let Some(better) = (Values { ops, writers: &writers }).better(&op) {
             ops[index] = better;
         }

@@ -34,7 +34,7 @@ fn uses(ops: &[Op]) -> [u32; 32] {
             Shape::Rrr | Shape::Amo => count(&[op.rd, op.a, op.b]),
             Shape::Store | Shape::Branch => count(&[op.a, op.b]),
             Shape::FLoad | Shape::FStore | Shape::XtoF => count(&[op.a]),
-            Shape::Fi | Shape::Fr | Shape::Frr | Shape::Frrr | Shape::Jump | Shape::Call => {}
+            Shape::Fi | Shape::Fr | Shape::Frr | Shape::Frrr | Shape::Jump | Shape::Join | Shape::Call => {}
         }
     }
     // x0 is no register.
@@ -45,7 +45,7 @@ fn uses(ops: &[Op]) -> [u32; 32] {
 /// Whether a block jumps to its own start.
 fn is_loop(ops: &[Op], start: u16) -> bool {
     let back = |op: &Op| matches!(op.code.shape(), Shape::Branch | Shape::Jump) && op.imm == i64::from(start);
-    ops.iter().rev().take(2).any(back)
+    ops.iter().any(back)
 }
 
 /// The operation by which a loop makes floating-point registers live before anything else, once for all its rounds: they stay so

@@ -291,7 +291,28 @@ fn control(cases: &Registers) -> Vec<Vec<Op>> {
     for (number, _) in Helper::ALL.iter().enumerate() {
         blocks.push(Op { c: Reg(number as u8), imm: 0x1234, ..op(Code::Call, p, q, m) });
     }
-    blocks.into_iter().map(|op| vec![op]).collect()
+    let mut blocks: Vec<_> = blocks.into_iter().map(|op| vec![op]).collect();
+    // Branches and jumps in the middle of a block, which lead to another of its instructions, or out.
+    let on = |op: Op, insns: u16| Op { at: AT + 4 * insns, ..op };
+    let branch = |target| Op { aux: 4, imm: target, ..op(Code::Bltu, 0, p, m) };
+    let step = Op { imm: 1, ..op(Code::AddI, p, p, 0) };
+    let join = op(Code::Join, 0, 0, 0);
+    blocks.push(vec![branch(at + 4), on(join, 1), on(step, 1)]);
+    blocks.push(vec![branch(at + 8), on(step, 1), on(join, 2), on(step, 2)]);
+    blocks.push(vec![branch(at + 0x40), on(step, 1), on(step, 2)]);
+    blocks.push(vec![branch(0x1010), on(step, 1)]);
+    let ways = [
+        Op { imm: at + 12, ..op(Code::Jump, 0, 0, 0) },
+        Op { imm: at + 0x40, ..op(Code::Jump, 0, 0, 0) },
+        Op { aux: 4, ..op(Code::JumpReg, 0, 1, 0) },
+    ];
+    for way in ways {
+        let mut block = vec![branch(at + 8), on(way, 1), on(join, 2), on(step, 2)];
+        block.extend((way.imm == at + 12).then(|| on(join, 3)));
+        block.push(on(step, 3));
+        blocks.push(block);
+    }
+    blocks
 }
 
 fn topics(cases: &Registers) -> [Topic; 6] {
@@ -380,7 +401,8 @@ const GOES_ON: &str = "...";
 
 impl Listing {
     fn new<H: Host>(host: &mut H, topic: &'static str, ops: &[Op]) -> Self {
-        let insns: Vec<u16> = ops.iter().map(|op| op.at).collect();
+        let mut insns: Vec<u16> = ops.iter().map(|op| op.at).collect();
+        insns.dedup();
         let end = insns[insns.len() - 1] + 4;
         let mark = Op { imm: 1, ..op(Code::Const, H::REGISTERS.mark, 0, 0) };
         let all: Vec<Op> = ops.iter().copied().chain([mark]).collect();

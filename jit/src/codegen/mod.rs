@@ -63,6 +63,19 @@ pub(crate) mod status {
     pub(crate) const TRAP: u64 = 2;
 }
 
+/// Where a jump leads, and how many instructions of the block, all of which have been counted, are not executed for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// To an instruction of the block.
+    Inside {
+        target: u16,
+        skipped: u32,
+    },
+    Out {
+        skipped: u32,
+    },
+}
+
 /// The sites of a block. A *site* says where in its block something can go wrong: bits 15 to 0 are the instruction's offset in its
 /// page, the bits above how many instructions of the block have not retired before it, which is what the block has counted too
 /// many.
@@ -70,6 +83,29 @@ pub(crate) mod status {
 pub(crate) struct Sites {
     /// Page offsets of the block's instructions.
     insns: Vec<u16>,
+}
+
+/// The places in a block that its branches lead to, which are labels of the host's code.
+pub(crate) struct Joins<L>(Vec<(u16, L)>);
+
+impl<L: Copy> Joins<L> {
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// The label for the instruction at page offset `at`, which `make` makes.
+    pub(crate) fn label(&mut self, at: u16, make: impl FnOnce() -> L) -> L {
+        if let Some(&(_, label)) = self.0.iter().find(|&&(known, _)| known == at) {
+            return label;
+        }
+        let label = make();
+        self.0.push((at, label));
+        label
+    }
 }
 
 impl Sites {
@@ -81,6 +117,22 @@ impl Sites {
     /// The site of the instruction at page offset `at`.
     pub(crate) fn site(&self, at: u16) -> u32 {
         u32::from(at) | self.not_retired(at) << 16
+    }
+
+    /// Where a jump at page offset `at` to `target` leads.
+    pub(crate) fn way(&self, at: u16, target: i64) -> Way {
+        let left = self.not_retired(at).saturating_sub(1);
+        match u16::try_from(target) {
+            Ok(target) if target > at && self.insns.binary_search(&target).is_ok() => {
+                Way::Inside { target, skipped: left - self.not_retired(target) }
+            }
+            _ => Way::Out { skipped: left },
+        }
+    }
+
+    /// Whether the instruction at page offset `at` is the last.
+    pub(crate) fn is_last(&self, at: u16) -> bool {
+        self.insns.last() == Some(&at)
     }
 
     /// How many instructions of the block have not retired before the one at page offset `at`.

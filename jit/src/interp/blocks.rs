@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use frontend::block::Extent;
 use frontend::{Block, Decoder};
 use softmmu::{Mmu, Trap, cause};
 
@@ -131,6 +132,15 @@ fn read(mmu: &Mmu, pa: u64, va: u64) -> Result<u16, Trap> {
     mmu.read_code_u16(pa).map_err(|_| Trap { cause: cause::INSTRUCTION_ACCESS_FAULT, tval: va })
 }
 
+/// Blocks end at their first branch, as they do for whoever executes them one by one, and before breakpoints.
+struct UpTo<'a>(Option<&'a Breakpoints>);
+
+impl Extent for UpTo<'_> {
+    fn stops(&self, at: u16) -> bool {
+        self.0.is_some_and(|points| points.cuts_at(at))
+    }
+}
+
 fn decode(
     decoder: &Decoder,
     mmu: &Mmu,
@@ -143,9 +153,8 @@ fn decode(
         let mut code = Vec::with_capacity(32);
         let start = (pc & 0xfff) as u16;
         let page_pa = pa & !0xfff;
-        let stop = |at| points.is_some_and(|points| points.cuts_at(at));
         let mut block = Block::default();
-        block.recut(decoder, start, limit, stop, |at| {
+        block.recut(decoder, start, limit, &UpTo(points), |at| {
             let half = read(mmu, page_pa + u64::from(at), (pc & !0xfff).wrapping_add(u64::from(at)))?;
             code.push(half);
             Ok::<u16, Trap>(half)

@@ -370,7 +370,7 @@ pub(crate) fn step<H: Hart>(hart: &mut H, op: &Op) -> Result<(), Trap> {
             state.x[op.rd.index()] = state.page.wrapping_add(u64::from(op.at) + u64::from(op.aux));
             state.pc = target;
         }
-        Code::Call => {}
+        Code::Call | Code::Join => {}
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ impl Watch {
     pub(super) fn block_limit(&self) -> usize {
         match self {
             Watch::Exec(_) => 1,
-            Watch::Nobody | Watch::Coverage(_) => frontend::builder::MAX_INSNS,
+            Watch::Nobody | Watch::Coverage(_) => frontend::block::MAX_INSNS,
         }
     }
 

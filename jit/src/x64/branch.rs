@@ -15,6 +15,7 @@ use super::asm::{Cc, Label, Width, op};
 use super::entry::unlinked;
 use super::regs::{Loc, RAX, RCX, RDX, field};
 use super::{Link, Translator};
+use crate::codegen::Way;
 
 const EXEC: i32 = Context::EXEC_OFFSET as i32;
 const PAYLOAD: i32 = offset_of!(ExecEntry, payload) as i32;
@@ -42,20 +43,66 @@ impl Translator {
             self.poll_before(op.at);
         }
         self.compare(op.a, op.b);
-        match in_page(op.imm) {
-            Some(target) => self.link(Some(cc), target),
-            None => {
-                let target = op.imm;
-                self.exit_condition(cc, move |t| t.leave_page(target));
+        match self.sites.way(op.at, op.imm) {
+            Way::Inside { target, skipped: 0 } => {
+                let join = self.join_label(target);
+                self.asm.jcc(cc, join);
             }
+            Way::Inside { target, skipped } => {
+                let (taken, join) = (self.asm.label(), self.join_label(target));
+                self.asm.jcc(cc, taken);
+                self.cold(move |t| {
+                    t.asm.bind(taken);
+                    t.begin_stretch();
+                    t.uncount(skipped);
+                    t.asm.jmp(join);
+                    t.end_stretch();
+                });
+            }
+            Way::Out { skipped } => self.branch_out(cc, op.imm, skipped),
         }
         self.end_stretch();
         self.begin_stretch();
-        self.go_to(i64::from(op.at) + i64::from(op.aux));
+        if self.sites.is_last(op.at) {
+            self.go_to(i64::from(op.at) + i64::from(op.aux));
+        }
+    }
+
+    fn branch_out(&mut self, cc: Cc, target: i64, skipped: u32) {
+        match in_page(target) {
+            Some(target) if skipped == 0 => self.link(Some(cc), target),
+            _ => self.exit_condition(cc, move |t| {
+                t.uncount(skipped);
+                t.go_to(target);
+            }),
+        }
+    }
+
+    /// Where branches inside the block meet.
+    pub(super) fn join(&mut self, op: &Op) {
+        self.end_stretch();
+        let label = self.join_label(op.at);
+        self.asm.bind(label);
+        self.boxed = 0;
+        self.begin_stretch();
+    }
+
+    fn join_label(&mut self, at: u16) -> Label {
+        let asm = &mut self.asm;
+        self.joins.label(at, || asm.label())
     }
 
     pub(super) fn jump(&mut self, op: &Op) {
         let target = op.imm;
+        match self.sites.way(op.at, target) {
+            Way::Inside { target, skipped } => {
+                self.uncount(skipped);
+                let join = self.join_label(target);
+                self.asm.jmp(join);
+                return self.end_stretch();
+            }
+            Way::Out { skipped } => self.uncount(skipped),
+        }
         if target <= i64::from(op.at) {
             // An instruction that also links has done so by now, so it cannot be left before.
             let (polled, at) = (self.poll(), op.at);
@@ -69,6 +116,7 @@ impl Translator {
     }
 
     pub(super) fn jump_reg(&mut self, op: &Op) {
+        self.uncount(self.sites.not_retired(op.at) - 1);
         self.copy(RAX, op.a);
         if op.imm != 0 {
             self.asm.rm_imm(Width::Q, 0, Loc::Reg(RAX), op.imm as i32);
@@ -155,6 +203,13 @@ impl Translator {
         self.asm.jmp_to(self.thunks.exit_link);
     }
 
+    /// So many instructions that have been counted are not executed. Clobbers the flags.
+    fn uncount(&mut self, skipped: u32) {
+        if skipped != 0 {
+            self.asm.rm_imm(Width::Q, 5, Loc::Slot(field!(instret)), skipped as i32);
+        }
+    }
+
     /// Tests the poll word; jumps to the label when it is set.
     fn poll(&mut self) -> Label {
         let polled = self.asm.label();
@@ -177,7 +232,7 @@ impl Translator {
         let left = self.sites.not_retired(at);
         self.cold(move |t| {
             t.asm.bind(polled);
-            t.asm.rm_imm(Width::Q, 5, Loc::Slot(field!(instret)), left as i32);
+            t.uncount(left);
             t.asm.mov_imm(RAX, at.into());
             t.leave_by(t.thunks.exit_at);
         });

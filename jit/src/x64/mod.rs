@@ -36,7 +36,7 @@ use tlb::Probes;
 use crate::cache::Arena;
 use crate::codegen::combine::are_twins;
 use crate::codegen::exchange::{Exchange, live_throughout};
-use crate::codegen::{Link, Sites, Thunks, float, op_bytes, prepare, runs};
+use crate::codegen::{Joins, Link, Sites, Thunks, float, op_bytes, prepare, runs};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use {listing::disassemble, regs::BIAS};
@@ -91,6 +91,7 @@ pub(crate) struct Translator {
     usual: u32,
     links: Vec<Link>,
     sites: Sites,
+    joins: Joins<Label>,
     /// A bit for each floating-point register that is known to hold a boxed single here.
     boxed: u32,
     /// The block's operations, with marks.
@@ -138,6 +139,7 @@ impl Translator {
             usual: 0,
             links: Vec::new(),
             sites: Sites::default(),
+            joins: Joins::new(),
             boxed: 0,
             ops: Vec::new(),
             pins: Pins::USUAL,
@@ -164,6 +166,7 @@ impl Translator {
         self.asm.clear();
         self.links.clear();
         self.sites.set(&block.insns);
+        self.joins.clear();
         (self.start, self.end) = (block.start, block.end);
         self.page = page;
         self.boxed = 0;
@@ -257,6 +260,7 @@ impl Translator {
             Shape::Branch => self.branch(op),
             Shape::Jump => self.jump(op),
             Shape::JumpReg => self.jump_reg(op),
+            Shape::Join => self.join(op),
             Shape::Call if op.code == Code::Call => self.call(op),
             _ => {
                 self.step(op);
