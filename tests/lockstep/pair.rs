@@ -242,8 +242,9 @@ impl Side {
 }
 
 impl Pair {
-    pub(crate) fn new(name: &str) -> Self {
-        Self { sides: [EngineKind::Interp, EngineKind::Cramped].map(|kind| Side::new(name, kind)) }
+    /// `translating` is the engine that is compared with the interpreter.
+    pub(crate) fn new(name: &str, translating: EngineKind) -> Self {
+        Self { sides: [EngineKind::Interp, translating].map(|kind| Side::new(name, kind)) }
     }
 
     /// Runs a program on both machines. Says how they differ, if they do.
