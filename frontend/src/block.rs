@@ -62,8 +62,9 @@ pub struct Basic;
 impl Extent for Basic {}
 
 impl Block {
-    /// Cuts the block that starts at page offset `start`, of `limit` instructions at most, and ends at its first branch. `fetch` reads the halfword at a page offset; it is asked for
-    /// offset 4096 only to complete an instruction at offset 4094, which then is a block of its own.
+    /// Cuts the block that starts at page offset `start`, of `limit` instructions at most, and ends at its first branch. `fetch`
+    /// reads the halfword at a page offset; it is asked for offset 4096 only to complete an instruction at offset 4094, which then
+    /// is a block of its own.
     ///
     /// # Errors
     /// What `fetch` gives for the first instruction. A later instruction that cannot be fetched ends the block before it.

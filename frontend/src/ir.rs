@@ -44,7 +44,7 @@ pub enum Shape {
     FcmpX,
     /// `fd = f(a)`
     XtoF,
-    /// `if f(a, b) goto imm`, else to the next operation; to the next instruction, which is `aux` bytes on, if it is the block's last
+    /// `if f(a, b) goto imm`, else to the next operation; if it is the block's last, to the next instruction, which is `aux` bytes on
     Branch,
     /// `goto imm`
     Jump,
