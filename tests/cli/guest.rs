@@ -185,10 +185,10 @@ impl Program {
         self.store(Opcode::Sw, T1, FINISHER).halt()
     }
 
-    /// Waits for a byte on the UART.
+    /// Waits for a byte on the UART, which another thread of the host's brings.
     pub(crate) fn read_byte(&mut self, rd: u8) -> &mut Self {
         let top = self.here();
-        self.load(Opcode::Lbu, rd, UART_LSR);
+        self.insn(Opcode::Pause, Operands::default()).load(Opcode::Lbu, rd, UART_LSR);
         self.insn(Opcode::Andi, Operands { rd, rs1: rd, imm: 1, ..Operands::default() });
         self.branch(Opcode::Beq, rd, 0, top);
         self.load(Opcode::Lbu, rd, UART)

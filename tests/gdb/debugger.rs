@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use crate::guests::Program;
+use crate::guests::{Program, VARIABLE};
+use crate::remote::Remote;
 use crate::support::{Dir, LIMIT, Outcome, Running, hartvm};
 
 pub(crate) const ENGINES: [&str; 2] = ["jit", "interp"];
@@ -57,11 +58,28 @@ impl Guest {
 
     /// Starts gdb with a script, which begins when it has attached.
     pub(crate) fn start_gdb(&self, script: &str) -> Gdb {
-        let prelude =
-            "set pagination off\nset confirm off\nset height 0\nset width 0\nset style enabled off\n";
+        // gdb's own patience is two seconds, which a busy machine may try.
+        let prelude = "set pagination off\nset confirm off\nset height 0\nset width 0\nset style enabled off\n\
+                       set remotetimeout 300\n";
         let attach = format!("target remote {}\n", self.socket().display());
         let script = self.dir.file("script", [prelude, &attach, script].concat().as_bytes());
         Gdb::start(&script, &self.dir.path("program"))
+    }
+
+    /// Waits until hart 0 of a [`spinner`](crate::guests::spinner) counts and the others are in WFI, where they stay.
+    pub(crate) fn wait_until_it_spins(&self, harts: usize) {
+        let start = Instant::now();
+        loop {
+            let mut remote = Remote::attach(self);
+            let asleep = (1..harts).all(|hart| remote.is_in_wfi(hart));
+            let spins = remote.u64(VARIABLE) > 0;
+            assert_eq!(remote.ask("D;1"), "OK");
+            if asleep && spins {
+                return;
+            }
+            assert!(start.elapsed() < LIMIT, "the guest does not come to its loops");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
     }
 
     /// Runs a script to its end; what gdb printed.
@@ -83,6 +101,9 @@ impl Guest {
         self.running.finish()
     }
 }
+
+/// The command `continue`, which says when the guest goes on.
+pub(crate) const CONTINUE: &str = "set debug remote 1\ncontinue\nset debug remote 0\n";
 
 /// A gdb that runs.
 pub(crate) struct Gdb {
@@ -120,6 +141,11 @@ impl Gdb {
             assert!(ended.is_none() && start.elapsed() < LIMIT, "no `{text}`: {}", self.output());
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
+    }
+
+    /// Waits until gdb has had the guest go on, in a script with [`CONTINUE`].
+    pub(crate) fn wait_for_continue(&mut self) {
+        self.wait_for("Sending packet: $vCont;c");
     }
 
     /// Waits for the end, and returns what gdb has printed.

@@ -7,6 +7,7 @@ use crate::guests::spinner;
 use crate::harness::RAM;
 use crate::harness::random::Random;
 use crate::remote::Remote;
+use crate::support::LIMIT;
 
 /// Bytes of guest memory that no packet here names on purpose.
 const GUARDED: std::ops::Range<u64> = RAM + 0x10_0000..RAM + 0x10_4000;
@@ -197,10 +198,10 @@ fn malformed_packets_harm_nothing() {
 /// Has a well-formed write and read answered, whatever came before: the guest may run, and a packet may be unfinished.
 fn synchronise(remote: &mut Remote, random: &mut Random, context: impl Fn() -> String) {
     remote.send_raw(b"\x03$#00\x03");
-    let limit = Instant::now() + Duration::from_secs(30);
-    let mut exchange = |tries, patience| {
+    let limit = Instant::now() + LIMIT;
+    let mut exchange = |tries: Option<u32>, patience| {
         let text = format!("{:016x}", random.next() | 1);
-        for _ in 0..tries {
+        for _ in 0..tries.unwrap_or(u32::MAX) {
             // Hart 0, whatever thread was chosen; an interrupt, in case a packet before it has set the guest going.
             remote.send_raw(b"\x03");
             remote.send("Hgp1.1");
@@ -217,9 +218,9 @@ fn synchronise(remote: &mut Remote, random: &mut Random, context: impl Fn() -> S
         }
         panic!("{}: hartvm does not answer", context());
     };
-    exchange(100, Duration::from_millis(200));
+    exchange(None, Duration::from_millis(200));
     // There may be answers left of several tries. Those of this one come last, and it is in step with hartvm.
-    exchange(1, Duration::from_secs(30));
+    exchange(Some(1), LIMIT);
 }
 
 fn check(remote: &mut Remote, pattern: &[u8], seed: u64, round: u64) {
@@ -253,7 +254,7 @@ fn next(remote: &mut Remote, patience: Duration) -> Option<String> {
             other => text.push(other),
         }
     };
-    remote.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    remote.0.set_read_timeout(Some(LIMIT)).unwrap();
     answer
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::debugger::Guest;
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 pub(crate) struct Remote(pub(crate) UnixStream);
 
@@ -85,6 +85,13 @@ impl Remote {
 
     pub(crate) fn select(&mut self, hart: usize) {
         assert_eq!(self.ask(&format!("Hgp1.{:x}", hart + 1)), "OK");
+    }
+
+    /// Whether a hart waits for an interrupt, as is said to users.
+    pub(crate) fn is_in_wfi(&mut self, hart: usize) -> bool {
+        let hex = self.ask(&format!("qThreadExtraInfo,p1.{:x}", hart + 1));
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap() as char;
+        (0..hex.len()).step_by(2).map(byte).collect::<String>().contains("in WFI")
     }
 
     pub(crate) fn memory(&mut self, address: u64, length: usize) -> Option<Vec<u8>> {

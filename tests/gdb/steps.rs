@@ -154,7 +154,7 @@ fn scheduler_locking_and_the_states_of_harts_are_seen_in_gdb() {
 }
 
 fn gdb_after_a_while(guest: &mut Guest) -> String {
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    guest.wait_until_it_spins(3);
     guest.gdb(
         "info threads\nthread 1\nset $before = $a0\nthread 2\nset scheduler-locking on\nset $pc = &sleep\n\
          set $n = 0\nstepi\nset $n = $n + ($pc == (long)&woken)\nstepi\nset $n = $n + ($pc == (long)&sleep)\n\

@@ -12,6 +12,7 @@ pub(crate) const S1: u8 = 9;
 pub(crate) const S2: u8 = 18;
 pub(crate) const S3: u8 = 19;
 pub(crate) const S4: u8 = 20;
+pub(crate) const S5: u8 = 21;
 pub(crate) const T3: u8 = 28;
 pub(crate) const T4: u8 = 29;
 pub(crate) const T5: u8 = 30;

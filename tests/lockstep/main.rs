@@ -27,7 +27,7 @@ use random::Random;
 /// Programs of a session: they run one after the other on the same machines.
 const PROGRAMS: u64 = 12;
 /// How long a session may take before it is taken to hang.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Attempts to make a failing program smaller.
 const ATTEMPTS: usize = 3000;
 

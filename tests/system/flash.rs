@@ -10,7 +10,7 @@ use machine::{Config, EngineKind, Firmware, Flash, Machine};
 
 use crate::harness::{self, asm};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(300);
 const BANK: i64 = 0x2000_0000;
 const BANK_SIZE: i64 = 0x200_0000;
 

@@ -8,7 +8,7 @@ use machine::devices::sifive_test::PowerEvent;
 
 use crate::harness::{self, asm};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Ends the machine with the code in a0, which is not 0.
 fn finish() -> Vec<u32> {

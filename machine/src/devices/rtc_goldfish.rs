@@ -236,7 +236,7 @@ mod tests {
     fn wait_for(wire: &Wire) {
         let start = Instant::now();
         while !wire.is_high() {
-            assert!(start.elapsed() < Duration::from_secs(10), "the alarm did not ring");
+            assert!(start.elapsed() < Duration::from_secs(300), "the alarm did not ring");
             std::thread::yield_now();
         }
     }
@@ -262,10 +262,12 @@ mod tests {
     #[test]
     fn time_can_be_set() {
         let (rtc, ..) = rtc();
+        let start = Instant::now();
         rtc.write(TIME_HIGH, 4, 0x1000).unwrap();
         rtc.write(TIME_LOW, 4, 0).unwrap();
         let shown = time(&rtc);
-        assert!((0x1000 << 32..(0x1000 << 32) + 5_000_000_000).contains(&shown), "{shown:#x}");
+        let latest = (0x1000 << 32) + 5_000_000_000 + start.elapsed().as_nanos() as u64;
+        assert!((0x1000 << 32..=latest).contains(&shown), "{shown:#x}");
     }
 
     #[test]
@@ -305,10 +307,19 @@ mod tests {
     fn a_cleared_alarm_does_not_ring() {
         let (rtc, wire, _timers) = rtc();
         rtc.write(IRQ_ENABLED, 4, 1).unwrap();
-        set_alarm(&rtc, time(&rtc) + 100_000_000);
-        assert_eq!(rtc.read(ALARM_STATUS, 4), Ok(1));
-        rtc.write(CLEAR_ALARM, 4, 1).unwrap();
-        assert_eq!(rtc.read(ALARM_STATUS, 4), Ok(0));
+        loop {
+            let at = time(&rtc) + 100_000_000;
+            set_alarm(&rtc, at);
+            let running = rtc.read(ALARM_STATUS, 4);
+            rtc.write(CLEAR_ALARM, 4, 1).unwrap();
+            assert_eq!(rtc.read(ALARM_STATUS, 4), Ok(0));
+            if time(&rtc) < at {
+                assert_eq!(running, Ok(1));
+                break;
+            }
+            // It was cleared too late.
+            rtc.write(CLEAR_INTERRUPT, 4, 1).unwrap();
+        }
         std::thread::sleep(Duration::from_millis(130));
         assert!(!wire.is_high());
     }

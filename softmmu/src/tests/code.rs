@@ -244,6 +244,20 @@ impl CodeWatcher for Count {
     }
 }
 
+/// Waits for another thread, which may need this one's core.
+fn spin_until(done: impl Fn() -> bool) {
+    for spins in 1_u32.. {
+        if done() {
+            return;
+        }
+        if spins.is_multiple_of(1000) {
+            thread::yield_now();
+        } else {
+            std::hint::spin_loop();
+        }
+    }
+}
+
 /// One hart stores to a page and another thread watches it, again and again: of every store that comes after the bytes that
 /// are read once a watch is complete, the watcher hears.
 #[test]
@@ -276,18 +290,14 @@ fn no_store_is_missed_between_watch_and_fill() {
         });
         let wait_for = |more: u64| {
             let first = stored.load(Ordering::SeqCst);
-            while stored.load(Ordering::SeqCst) < first + more {
-                std::hint::spin_loop();
-            }
+            spin_until(|| stored.load(Ordering::SeqCst) >= first + more);
         };
         let round_misses = |round: u64| {
             // Time for the hart to fill its write table, or to be about to.
             wait_for(round % 24);
             if memory.watch_code(PA + 64, 8) {
                 drop_asked.store(true, Ordering::Release);
-                while drop_asked.load(Ordering::Acquire) {
-                    std::hint::spin_loop();
-                }
+                spin_until(|| !drop_asked.load(Ordering::Acquire));
                 memory.writes_dropped(PA);
             }
             // In this order: reports of stores after the one that is read are not among those counted here.

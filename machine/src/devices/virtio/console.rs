@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn shown(sink: &Sink, screen: &Screen) -> String {
-        assert!(sink.flush(Duration::from_secs(5)));
+        assert!(sink.flush(Duration::from_secs(300)));
         String::from_utf8(screen.0.lock().clone()).unwrap()
     }
 
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(device.receive(b"later"), 5);
         assert_eq!(driver.complete(0), (0, 5));
         assert_eq!(driver.bytes(DATA, 5), b"later");
-        assert!(driver.irq());
+        wait_for("the interrupt", || driver.irq());
     }
 
     #[test]

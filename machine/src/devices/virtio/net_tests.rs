@@ -51,7 +51,7 @@ fn a_frame_is_answered_in_one_buffer() {
             assert_eq!(got[10..12], [1, 0], "one buffer");
         }
         assert_eq!((&got[header..header + 6], &got[header + 12..header + 14]), (&OUR_MAC[..], &[8, 6][..]));
-        assert!(driver.irq());
+        wait_for("the interrupt", || driver.irq());
     }
 }
 

@@ -164,9 +164,9 @@ fn malformed_frames_do_no_harm() {
             }
             sent += 1;
             let finished = random.below(8) == 0;
-            guest.net.transmit(&frame, finished, guest.now());
+            guest.net.transmit(&frame, finished, guest.now);
             if random.below(16) == 0 {
-                guest.skew += Duration::from_millis(random.below(3000) as u64);
+                guest.now += Duration::from_millis(random.below(3000) as u64);
                 guest.turn();
                 // The guest's memory, not the network's.
                 guest.port.frames.clear();
