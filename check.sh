@@ -7,6 +7,7 @@ cd "$(dirname "$0")"
 . tests/setup.sh
 quick=${1:-}
 target=${CARGO_TARGET_DIR:-target}
+export CARGO_NET_RETRY=${CARGO_NET_RETRY:-10}
 
 need_rust
 command -v rustup > /dev/null && rustup component add rustfmt clippy > /dev/null 2>&1 || true
@@ -34,7 +35,7 @@ if [ "$(uname -m)" != aarch64 ]; then
     say "builds for aarch64"
     need_packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     command -v rustup > /dev/null || die "need rustup to get the aarch64 standard libraries: install the package rustup"
-    rustup target add aarch64-unknown-linux-gnu aarch64-unknown-linux-musl > /dev/null 2>&1
+    again rustup target add aarch64-unknown-linux-gnu aarch64-unknown-linux-musl > /dev/null 2>&1
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld
     cargo build --release --quiet --target aarch64-unknown-linux-gnu

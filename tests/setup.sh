@@ -13,6 +13,17 @@ as_root() {
     fi
 }
 
+# again COMMAND...: up to three times, until it succeeds. For what comes from afar.
+again() {
+    local try
+    for try in 1 2; do
+        "$@" && return
+        say "failed, so once more in a while: $*"
+        sleep $((20 * try))
+    done
+    "$@"
+}
+
 # need_packages PACKAGE...: installs the Debian packages that are missing.
 need_packages() {
     local missing=() package
@@ -22,9 +33,15 @@ need_packages() {
     [ ${#missing[@]} = 0 ] && return
     command -v apt-get >/dev/null || die "this machine has no apt-get; install these by hand: ${missing[*]}"
     say "installing ${missing[*]}"
+    # Another program that installs something is waited for.
     as_root env DEBIAN_FRONTEND=noninteractive sh -c \
-        'apt-get install --no-remove -y -q "$@" >/dev/null 2>&1 ||
-            { apt-get update -q >/dev/null && apt-get install --no-remove -y -q "$@" >/dev/null; }' \
+        'apt="apt-get -q -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3"
+        $apt install --no-remove -y "$@" >/dev/null 2>&1 && exit
+        for pause in 0 20 40; do
+            sleep $pause
+            $apt update >/dev/null && $apt install --no-remove -y "$@" >/dev/null && exit
+        done
+        exit 1' \
         sh "${missing[@]}" || die "could not install ${missing[*]}"
 }
 
@@ -46,7 +63,7 @@ need_rust() {
     command -v rustup >/dev/null ||
         die "need Rust $need_rust_version or newer; this distribution has no rustup package: install rustup, then try again"
     say "installing the Rust toolchain"
-    rustup default stable
+    again rustup default stable
     have_rust || die "need Rust $need_rust_version or newer, found $(cargo --version)"
 }
 
@@ -82,8 +99,8 @@ need_unpacked() {
     rm -rf "$dir"
     mkdir -p "$dir/root"
     # As a tar file, so that what is unpacked belongs to whoever runs this.
-    mmdebstrap --quiet --variant=extract --architectures="$architecture" --include="$include" \
-        --keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
+    again mmdebstrap --quiet --variant=extract --architectures="$architecture" --include="$include" \
+        --keyring=/usr/share/keyrings/debian-archive-keyring.gpg --aptopt='Acquire::Retries "3"' \
         "$suite" "$dir/root.tar" ${mirror:+"deb $mirror $suite main"} ||
         die "could not get $* from Debian $suite"
     tar -C "$dir/root" -xf "$dir/root.tar" --no-same-owner --exclude='./dev/*'

@@ -14,13 +14,18 @@ need_kernel_symbols() {
     version=$(zcat "guests/kernel/root/usr/share/doc/linux-image-$release/changelog.Debian.gz" | sed -n '1s/.*(\(.*\)).*/\1/p')
     url=$(mirror_of guests/kernel)/pool/main/l/linux/linux-image-$release-dbg_${version}_riscv64.deb
     say "getting the debug information of Linux $release"
+    again get_kernel_symbols "$url" "$file" ||
+        die "could not get $url; if Debian has a newer kernel by now, remove guests/kernel and start again"
+    touch "guests/symbols/complete-$release"
+}
+
+# get_kernel_symbols URL FILE: unpacks one file of a package.
+get_kernel_symbols() {
     rm -rf guests/symbols
     mkdir -p guests/symbols
     # Who writes into the pipes is stopped when tar has the file, and complains.
-    (set +o pipefail; curl -fsL "$url" 2> /dev/null | dpkg-deb --fsys-tarfile - 2> /dev/null |
-        tar -x -C guests/symbols --occurrence=1 "./$file" 2> /dev/null) ||
-        die "could not get $url; if Debian has a newer kernel by now, remove guests/kernel and start again"
-    touch "guests/symbols/complete-$release"
+    (set +o pipefail; curl -fsL --connect-timeout 60 --speed-time 60 "$1" 2> /dev/null | dpkg-deb --fsys-tarfile - 2> /dev/null |
+        tar -x -C guests/symbols --occurrence=1 "./$2" 2> /dev/null)
 }
 
 # build_program NAME: NAME.c for the guest, at an address that no other program of the guest has.
@@ -34,13 +39,13 @@ start_debugged() {
     rm -f "$work/gdb"
     "$hartvm" run --cpus 2 --gdb "$work/gdb" --gdb-wait "$@" < /dev/null > "$work/out" 2>&1 &
     debugged=$!
-    wait_for 30 test -S "$work/gdb"
+    wait_for test -S "$work/gdb"
 }
 
-# end_debugged SECONDS: waits for its end, and says its exit status.
+# end_debugged: waits for its end, and says its exit status.
 end_debugged() {
     local status=0
-    wait_for "$1" eval "! kill -0 $debugged" || { echo "hartvm goes on"; kill "$debugged"; }
+    wait_for eval "! kill -0 $debugged" || { echo "hartvm goes on"; kill "$debugged"; }
     wait "$debugged" || status=$?
     echo "exit status $status" >> "$work/said"
 }
@@ -49,9 +54,10 @@ end_debugged() {
 gdb_script() {
     local before=$1
     shift
-    printf '%s\n' 'set pagination off' 'set confirm off' 'set width 0' 'set architecture riscv:rv64' "$before" \
+    # gdb's own patience is two seconds, which a busy machine may try.
+    printf '%s\n' 'set pagination off' 'set confirm off' 'set width 0' "set remotetimeout $limit" 'set architecture riscv:rv64' "$before" \
         "target remote $work/gdb" "$@" > "$work/script"
-    timeout 120 gdb-multiarch -q -nx -batch -x "$work/script" >> "$work/said" 2>&1 || true
+    timeout $limit gdb-multiarch -q -nx -batch -x "$work/script" >> "$work/said" 2>&1 || true
 }
 
 # said PATTERN...: whether $work/said has all of these, one after the other. A + in a pattern is no repetition.
@@ -75,11 +81,11 @@ debugged() {
     : > "$work/said"
     start_debugged --firmware "$opensbi" "${install[@]}" "$@" || ok=no
     gdb_script '' 'break *0x80200000' continue 'printf "entry %lx mode %d\n", $pc, $priv' 'stepi 20' delete detach
-    wait_for 120 grep -q -a 'Freeing unused kernel' "$work/out" || ok=no
+    wait_for grep -q -a 'Freeing unused kernel' "$work/out" || ok=no
     gdb_script '' 'info threads' 'hbreak *$stvec' continue 'printf "traps %d mode %d\n", $pc == $stvec, $priv' \
         'delete' 'set $n = 0' 'while $n < 200' stepi 'set $n = $n + 1' end 'printf "steps %d\n", $n' \
         'monitor walk 0xffffffff80000000' 'break *$stvec' continue continue 'printf "again %d\n", $pc == $stvec' kill
-    end_debugged 20
+    end_debugged
     said 'entry 80200000 mode 1' 'hart 1, ' 'traps 1 mode 1' 'steps 200' 'is at physical 0x80200000' 'again 1' ' killed' \
         '^exit status 0' || ok=no
     result "$name" $((SECONDS - start)) $ok
@@ -95,7 +101,7 @@ debugged_kernel() {
     gdb_script "file $symbols" 'break start_kernel' continue 'backtrace 2' 'print linux_banner' delete \
         'watch system_state' continue delete 'hbreak __riscv_sys_reboot' continue backtrace \
         'print ((struct task_struct *) $tp)->comm' 'info threads' delete detach
-    end_debugged 60
+    end_debugged
     said 'Breakpoint 1.*start_kernel \(\)' '^#1 .*_start_kernel \(\) at arch/riscv/kernel/head.S' \
         "\"Linux version ${kernel##*/vmlinu?-} " 'Old value = SYSTEM_BOOTING\nNew value = SYSTEM_SCHEDULING\nrest_init \(\)' \
         'reakpoint 3.*__riscv_sys_reboot \(' '^#. .*do_trap_ecall_u \(' '^#. .*handle_exception \(\)' '= "busybox' \
@@ -124,7 +130,7 @@ file $work/root/counter" 'break work' 'hbreak ask' 'set $seen = 0' 'while $seen 
         'if $pc != $call + 4 || self != 1' 'tbreak *($call + 4) if self == 1' continue end \
         'printf "steps %d, behind the call %d, parent %d\n", $steps > 100, $pc == $call + 4, $a0 == first' finish next next \
         'set var *stop = 1' detach
-    end_debugged 120
+    end_debugged
     tr -d '\r' < "$work/out" >> "$work/said"
     said '^seen ff$' '^\$. = 3$' 'Value returned is' '^added 3$' '^#0 .*work \(' '^#1 .* in main \(' \
         '^mode 1, cause 8, from the call 1$' '^steps 1, behind the call 1, parent 1$' '^main \(\)' \
@@ -139,7 +145,7 @@ file $work/root/counter" 'break work' 'hbreak ask' 'set $seen = 0' 'while $seen 
 profiled() {
     local name=$1 start=$SECONDS ok=yes status=0 top
     shift
-    timeout 120 "$hartvm" run --kernel "$kernel" --initrd "$work/initrd.gz" --append 'console=ttyS0 quiet rdinit=/init-debug busy' \
+    timeout $limit "$hartvm" run --kernel "$kernel" --initrd "$work/initrd.gz" --append 'console=ttyS0 quiet rdinit=/init-debug busy' \
         --profile "$work/profile.svg,$work/profile.folded" --symbols "$symbols" --symbols "$work/root/busy" "$@" \
         < /dev/null > "$work/out" 2>&1 || status=$?
     [ $status = 0 ] || { ok=no; echo "exit status $status"; }
