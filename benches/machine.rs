@@ -43,7 +43,7 @@ const PARTS: &[Part] = &[
     // Calls, of two indirect jumps each; blocks.
     part("control", "jump-hit", 16), part("control", "jump-miss", 16), part("control", "linked-loop", 16),
     // One of them.
-    part("system", "mmio-read", 16), part("system", "virtio", 1), part("system", "trap-sret", 16),
+    part("system", "mmio-read", 16), part("system", "virtio", 256), part("system", "trap-sret", 16),
     part("system", "context-switch", 32),
     // Instructions.
     part("programs", "sieve", 0), part("programs", "sort", 0), part("programs", "matrix", 0), part("programs", "hash", 0),

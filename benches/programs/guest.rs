@@ -83,7 +83,7 @@ benches! {
     "jump-miss" paging::jump_miss;
     "linked-loop" families::linked_loop;
     "mmio-read" families::mmio_read;
-    "virtio" virtio::round_trip;
+    "virtio" virtio::requests;
     "trap-sret" context::trap;
     "context-switch" paging::context_switch;
     "sieve" workloads::sieve;

@@ -1,4 +1,5 @@
-//! Round trips to a virtio device: the random number generator, which has little to do itself (virtio 1.3, 5.4).
+//! Requests to a virtio device: the random number generator, which has little to do itself (virtio 1.3, 5.4). A queue full of them
+//! for each notification, so that little of the time is the host's, which has to find a core for the device's thread.
 
 use core::mem::offset_of;
 use core::ptr::{read_volatile, write_volatile};
@@ -6,7 +7,12 @@ use core::sync::atomic::{Ordering, fence};
 
 /// The transport of the first device.
 const DEVICE: u64 = 0x1000_8000;
-const SIZE: usize = 8;
+/// Requests for a notification (`PARTS` in `../machine.rs`).
+const SIZE: usize = 256;
+/// Pauses between two looks at the used ring, which the device writes meanwhile.
+const PAUSES: usize = 64;
+/// All that a driver says (virtio 1.3, 2.1).
+const RUNNING: u64 = 15;
 
 const STATUS: u64 = 0x70;
 const DRIVER_FEATURES: u64 = 0x20;
@@ -35,23 +41,23 @@ struct Descriptor {
 struct Queue {
     descriptors: [Descriptor; SIZE],
     available: [u16; 3 + SIZE],
-    pad: [u16; 5],
+    pad: u16,
     used_flags: u16,
     used_index: u16,
     used: [[u32; 2]; SIZE],
     used_event: u16,
-    buffer: u64,
+    buffers: [u64; SIZE],
 }
 
 static mut QUEUE: Queue = Queue {
     descriptors: [const { Descriptor { address: 0, length: 0, flags: 0, next: 0 } }; SIZE],
     available: [0; 3 + SIZE],
-    pad: [0; 5],
+    pad: 0,
     used_flags: 0,
     used_index: 0,
     used: [[0; 2]; SIZE],
     used_event: 0,
-    buffer: 0,
+    buffers: [0; SIZE],
 };
 
 fn write(register: u64, value: u64) {
@@ -64,17 +70,23 @@ fn write_address(register: u64, value: u64) {
     write(register + 4, value >> 32);
 }
 
-/// Sets the queue up, and then asks for eight random bytes and waits for them, once a round.
-pub fn round_trip(rounds: u64) {
+fn read_status() -> u64 {
+    // SAFETY: a register of the device.
+    unsafe { read_volatile((DEVICE + STATUS) as *const u32) }.into()
+}
+
+/// Sets the queue up: each descriptor is a request for eight bytes, and each is in its place of the available ring.
+fn start() {
     let queue = &raw mut QUEUE;
     write(STATUS, 0);
-    // SAFETY: reads a register; the queue belongs to this function until the device has been started.
-    unsafe {
-        while read_volatile((DEVICE + STATUS) as *const u32) != 0 {}
-        (*queue).available = [0; 3 + SIZE];
-        (*queue).used_index = 0;
-        (*queue).descriptors[0] =
-            Descriptor { address: &raw const QUEUE.buffer as u64, length: 8, flags: WRITE, next: 0 };
+    while read_status() != 0 {}
+    for number in 0..SIZE {
+        // SAFETY: the queue belongs to this function until the device has been started.
+        unsafe {
+            let address = &raw const QUEUE.buffers[number] as u64;
+            (*queue).descriptors[number] = Descriptor { address, length: 8, flags: WRITE, next: 0 };
+            (*queue).available[2 + number] = number as u16;
+        }
     }
     // ACKNOWLEDGE and DRIVER; VERSION_1; FEATURES_OK.
     write(STATUS, 3);
@@ -89,24 +101,28 @@ pub fn round_trip(rounds: u64) {
     write_address(QUEUE_DRIVER, queue as u64 + offset_of!(Queue, available) as u64);
     write_address(QUEUE_DEVICE, queue as u64 + offset_of!(Queue, used_flags) as u64);
     write(QUEUE_READY, 1);
-    write(STATUS, 15);
-    let mut index = 0_u16;
+    write(STATUS, RUNNING);
+}
+
+/// Offers all descriptors at once, and waits until the device has used them all, once a round.
+pub fn requests(rounds: u64) {
+    if read_status() != RUNNING {
+        start();
+    }
+    let queue = &raw mut QUEUE;
     for _ in 0..rounds {
         // SAFETY: the device writes the used ring, and reads the others when it is notified.
         unsafe {
-            let available = &raw mut (*queue).available;
-            write_volatile(&raw mut (*available)[2 + usize::from(index) % SIZE], 0);
+            let index = (*queue).available[1].wrapping_add(SIZE as u16);
             fence(Ordering::SeqCst);
-            index = index.wrapping_add(1);
-            write_volatile(&raw mut (*available)[1], index);
+            write_volatile(&raw mut (*queue).available[1], index);
             fence(Ordering::SeqCst);
             write(QUEUE_NOTIFY, 0);
             while read_volatile(&raw const (*queue).used_index) != index {
-                core::hint::spin_loop();
+                (0..PAUSES).for_each(|_| core::hint::spin_loop());
             }
             fence(Ordering::SeqCst);
         }
         write(INTERRUPT_ACK, 3);
     }
-    write(STATUS, 0);
 }
