@@ -368,6 +368,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE[,addr=ADDRESS][,raw]")]
     pub(crate) load: Vec<String>,
 
+    /// Give firmware and the guest an item of fw_cfg by NAME: TEXT, or what is in FILE. Names that begin with opt/ are free for
+    /// users; Linux shows them below /sys/firmware/qemu_fw_cfg/by_name (may be repeated)
+    #[arg(long, value_name = "NAME,string=TEXT|file=FILE")]
+    pub(crate) fw_cfg: Vec<String>,
+
     /// Put a virtio device at virtio-mmio slot SLOT (0 to 7) instead of the highest that is free: the N-th of --disk (from
     /// 0), the disk IMAGE, or one of the others (may be repeated)
     #[arg(long, value_name = "N|image|net|rng|console=SLOT")]

@@ -202,6 +202,7 @@ pub(crate) fn config(args: &RunArgs) -> Result<Option<Config>> {
         net,
         slots,
         loads: loads.map_err(|error| usage("--load", &error))?,
+        fw_cfg: place::named_items(&args.fw_cfg).map_err(|error| usage("--fw-cfg", &error))?,
         serial: place::serial(&args.serial).map_err(|error| usage("--serial", &error))?,
         seed,
         boot_disk,

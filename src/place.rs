@@ -1,6 +1,7 @@
-//! `--load`, `--slot` and `--serial`: where files, devices and the serial port are put.
+//! `--load`, `--fw-cfg`, `--slot` and `--serial`: where files, items, devices and the serial port are put.
 
 use machine::board::VIRTIO_SLOTS;
+use machine::devices::fw_cfg::{Contents, MAX_NAME, MAX_NAMED, NamedItem};
 use machine::{Load, Serial, Slots};
 
 use crate::commas;
@@ -29,6 +30,40 @@ pub(crate) fn load(text: &str) -> Result<Load, String> {
         return Err(format!("raw without an address; {WANT}"));
     }
     Ok(load)
+}
+
+/// Reads `NAME,string=TEXT|file=FILE`, any number of them.
+pub(crate) fn named_items(texts: &[String]) -> Result<Vec<NamedItem>, String> {
+    let mut items: Vec<NamedItem> = Vec::new();
+    for text in texts {
+        let item = named_item(text)?;
+        if items.iter().any(|other| other.name == item.name) {
+            return Err(format!("there are two items `{}`; leave one out", item.name));
+        }
+        items.push(item);
+    }
+    if items.len() > MAX_NAMED {
+        return Err(format!("{} items are too many; want {MAX_NAMED} at most", items.len()));
+    }
+    Ok(items)
+}
+
+fn named_item(text: &str) -> Result<NamedItem, String> {
+    const WANT: &str =
+        "want NAME,string=TEXT or NAME,file=FILE, such as --fw-cfg opt/com.example/key,string=value";
+    let parts = commas::split(text);
+    let [name, contents] = &parts[..] else {
+        return Err(format!("`{text}` is not a name and what it stands for; {WANT}"));
+    };
+    if name.is_empty() || name.len() > MAX_NAME {
+        return Err(format!("a name of {} bytes is not possible, but 1 to {MAX_NAME}; {WANT}", name.len()));
+    }
+    let contents = match contents.split_once('=') {
+        Some(("string", text)) if !text.is_empty() => Contents::Text(text.into()),
+        Some(("file", file)) if !file.is_empty() => Contents::File(file.into()),
+        _ => return Err(format!("`{contents}` is nothing that could be in it; {WANT}")),
+    };
+    Ok(NamedItem { name: name.clone(), contents })
 }
 
 /// What devices there are that can have a slot.
@@ -106,6 +141,27 @@ mod tests {
         for text in ["", ",raw", "a,raw", "a,addr=x", "a,addr=", "a,size=1"] {
             assert!(load(text).is_err_and(|error| error.contains("FILE[,addr=ADDRESS]")), "{text}");
         }
+    }
+
+    #[test]
+    fn items_have_names() {
+        let given = |texts: &[&str]| named_items(&texts.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let item = |name: &str, contents| NamedItem { name: name.into(), contents };
+        assert_eq!(
+            given(&["opt/a,string=b,,c=d", "opt/b,file=x"]),
+            Ok(vec![
+                item("opt/a", Contents::Text("b,c=d".into())),
+                item("opt/b", Contents::File("x".into()))
+            ])
+        );
+        let long = "n".repeat(MAX_NAME + 1);
+        for text in ["", "a", ",string=b", "a,string=", "a,file=", "a,b", "a,size=1", "a,string=b,file=c"] {
+            assert!(given(&[text]).is_err_and(|error| error.contains("NAME,string=TEXT")), "{text}");
+        }
+        assert!(given(&[&format!("{long},string=b")]).is_err_and(|error| error.contains("1 to 55")));
+        assert!(given(&["a,string=b", "a,file=c"]).is_err_and(|error| error.contains("two items `a`")));
+        let many: Vec<String> = (0..=MAX_NAMED).map(|number| format!("{number},string=x")).collect();
+        assert!(named_items(&many).is_err_and(|error| error.contains("32 at most")));
     }
 
     #[test]

@@ -2,25 +2,41 @@
 
 use std::collections::BTreeMap;
 
-/// The shortest time of each benchmark on each engine, in seconds: what else the machine does only makes it longer.
+/// How many starts have to agree on the shortest time, and how far they may be apart.
+const WITNESSES: usize = 3;
+const AGREED: f64 = 1.01;
+
+/// The shortest times of each benchmark on each engine, in seconds: what else the machine does only makes them longer.
 #[derive(Default)]
 pub(crate) struct Ratios {
-    times: BTreeMap<(String, String), f64>,
+    /// One of each start, in order.
+    times: BTreeMap<(String, String), Vec<f64>>,
     /// In the order of the measurements.
     names: Vec<(String, String)>,
 }
 
 impl Ratios {
     pub(crate) fn note(&mut self, group: &str, name: &str, engine: &str, time: f64) {
-        let best = self.times.entry((name.into(), engine.into())).or_insert(f64::INFINITY);
-        *best = best.min(time);
+        let times = self.times.entry((name.into(), engine.into())).or_default();
+        let place = times.partition_point(|known| *known < time);
+        times.insert(place, time);
         if self.names.iter().all(|(_, known)| known != name) {
             self.names.push((group.into(), name.into()));
         }
     }
 
+    fn times(&self, name: &str, engine: &str) -> Option<&[f64]> {
+        self.times.get(&(name.to_string(), engine.to_string())).map(Vec::as_slice)
+    }
+
     fn time(&self, name: &str, engine: &str) -> Option<f64> {
-        self.times.get(&(name.to_string(), engine.to_string())).copied()
+        self.times(name, engine).map(|times| times[0])
+    }
+
+    /// Whether several starts found the shortest time, so that another one would hardly find a shorter. So it is if there is none.
+    pub(crate) fn is_settled(&self, name: &str, engine: &str) -> bool {
+        self.times(name, engine)
+            .is_none_or(|times| times.get(WITNESSES - 1).is_some_and(|witness| *witness <= AGREED * times[0]))
     }
 
     /// Prints what there is: interpreter against translator, and the slower of each pair against the faster.

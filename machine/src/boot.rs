@@ -1,5 +1,6 @@
 //! What is in memory at power-on, and in which state each hart starts. The decisions are those of [`firmware::boot`].
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 use softmmu::{GuestMemory, Privilege};
 
 use crate::board::{self, Kind};
-use crate::devices::fw_cfg::Payload;
+use crate::devices::fw_cfg::{Contents, NamedItem, Payload};
 use crate::disk::{self, Disk};
 use crate::system::Entry;
 use crate::{Config, Firmware, Load};
@@ -79,6 +80,7 @@ const FIRMWARE: &str = "--firmware";
 const INITRD: &str = "--initrd";
 const DTB: &str = "--dtb";
 const LOAD: &str = "--load";
+const FW_CFG: &str = "--fw-cfg";
 /// What has been found on a disk; no flag, but what messages say in place of one.
 const ON_DISK: &str = "IMAGE";
 
@@ -101,6 +103,7 @@ fn remedy(flag: &str, error: &LoadError) -> String {
         FIRMWARE => "name a firmware such as OpenSBI's fw_dynamic.bin, or use `sbi` (built in) or `none`",
         INITRD => "name an initial ramdisk that goes with the kernel",
         LOAD => "name a file that is to be in the guest's memory",
+        FW_CFG => "name a file that the guest is to find",
         ON_DISK => "choose another entry with --boot, or name a kernel with --kernel",
         _ => "name a device tree blob, as dtc or --dump-dtb make it",
     };
@@ -298,6 +301,24 @@ pub(crate) fn payload(config: &Config) -> Result<Option<Payload>, BootError> {
         initrd: initrd.transpose().map_err(about(INITRD))?.unwrap_or_default(),
         command_line: config.append.clone(),
     }))
+}
+
+/// The items of fw_cfg that have names.
+///
+/// # Errors
+/// When a file cannot be read, or is larger than memory.
+pub(crate) fn named_items(config: &Config) -> Result<BTreeMap<String, Vec<u8>>, BootError> {
+    let read = |NamedItem { name, contents }: &NamedItem| {
+        let bytes = match contents {
+            Contents::Text(text) => text.clone().into_bytes(),
+            Contents::File(path) => match firmware::read_file(path, config.memory) {
+                Err(LoadError::Empty { .. }) => Vec::new(),
+                read => read.map_err(about(FW_CFG))?,
+            },
+        };
+        Ok((name.clone(), bytes))
+    };
+    config.fw_cfg.iter().map(read).collect()
 }
 
 /// Puts a file into memory; returns where.

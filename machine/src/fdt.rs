@@ -148,6 +148,7 @@ fn soc(soc: &mut Node, bus: &Bus) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use softmmu::{AccessFault, GuestMemory};
@@ -203,7 +204,7 @@ mod tests {
             (at(Kind::Clint, 0), Arc::new(Clint::new(clock, Arc::clone(&timers), &harts))),
             (at(Kind::Plic, 0), plic.clone()),
             (at(Kind::Test, 0), Arc::new(SifiveTest::new(|_| ()))),
-            (at(Kind::FwCfg, 0), Arc::new(FwCfg::new(memory, 1, None))),
+            (at(Kind::FwCfg, 0), Arc::new(FwCfg::new(memory, 1, None, BTreeMap::new()))),
             (at(Kind::Rtc, 0), RtcGoldfish::new(line(11), &timers)),
             (at(Kind::Uart0, 0), Arc::new(Uart16550::new(line(10), Sink::null(), Room::default()))),
         ];

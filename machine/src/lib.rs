@@ -45,7 +45,7 @@ use console::{Receiver, Room, Sink};
 use cpu_model::CpuModel;
 use devices::cfi_flash::{self, CfiFlash};
 use devices::clint::Clint;
-use devices::fw_cfg::FwCfg;
+use devices::fw_cfg::{FwCfg, NamedItem};
 use devices::plic::Plic;
 use devices::rtc_goldfish::RtcGoldfish;
 use devices::sifive_test::{PowerEvent, SifiveTest};
@@ -163,6 +163,8 @@ pub struct Config {
     pub slots: Slots,
     /// Files in memory besides what is booted.
     pub loads: Vec<Load>,
+    /// Items of fw_cfg with names. Of several with the same name the last one counts.
+    pub fw_cfg: Vec<NamedItem>,
     /// Where the serial port goes, and the SBI's debug console with it.
     pub serial: Serial,
     /// A volume that is one more disk, behind the others and read-only.
@@ -205,6 +207,7 @@ impl Default for Config {
             net: NetOptions::None,
             slots: Slots::default(),
             loads: Vec::new(),
+            fw_cfg: Vec::new(),
             serial: Serial::default(),
             seed: None,
             boot_disk: None,
@@ -358,8 +361,8 @@ impl Machine {
         let switch = Arc::clone(&power);
         devices.add(Kind::Test, 0, |_| Arc::new(SifiveTest::new(move |event| switch.request(event))));
 
-        let (ram, payload) = (memory.clone(), boot::payload(&config)?);
-        devices.add(Kind::FwCfg, 0, |_| Arc::new(FwCfg::new(ram, config.harts as u16, payload)));
+        let (ram, payload, named) = (memory.clone(), boot::payload(&config)?, boot::named_items(&config)?);
+        devices.add(Kind::FwCfg, 0, |_| Arc::new(FwCfg::new(ram, config.harts as u16, payload, named)));
 
         if let Some(Flash { vars, .. }) = &config.flash {
             let (ram, harts) = (memory.clone(), &harts);

@@ -323,6 +323,30 @@ fn loader(guest: &mut Guest, mut list: List) -> Done {
     Ok(())
 }
 
+/// An item of fw_cfg.
+pub(super) fn fw_cfg(guest: &mut Guest, value: &str) -> Done {
+    let mut list = List::parse("-fw_cfg", value, Some("name"));
+    if let Some(id) = list.take("gen_id") {
+        return Err(list.bad("gen_id", &id, "string=TEXT or file=FILE: there is no object that makes items"));
+    }
+    let name = list.take("name").filter(|name| !name.is_empty());
+    let name =
+        name.ok_or_else(|| Refusal::new("-fw_cfg without a name", "want name=opt/NAME,string=TEXT"))?;
+    let mut taken = |key| list.take(key).filter(|value| !value.is_empty()).map(|value| (key, value));
+    let contents = match (taken("string"), taken("file")) {
+        (Some(contents), None) | (None, Some(contents)) => contents,
+        _ => {
+            return Err(Refusal::new(
+                format!("-fw_cfg name={name} with anything but one value"),
+                "want either string=TEXT or file=FILE",
+            ));
+        }
+    };
+    list.finish("name, and string or file")?;
+    guest.added.push(("--fw-cfg", format!("{},{}={}", doubled(&name), contents.0, doubled(&contents.1))));
+    Ok(())
+}
+
 pub(super) fn object(guest: &mut Guest, value: &str) -> Done {
     let mut list = List::parse("-object", value, Some("type"));
     let kind = list.take("type").unwrap_or_default();

@@ -55,7 +55,7 @@ pub(super) const TABLE: &[Row] = &[
     row(&["uuid"],              "UUID", Refused, "leave it out: the board has nowhere to say it"),
     row(&["smbios"],            "…", Refused, "leave it out: there are no SMBIOS tables; the guest reads its device tree"),
     row(&["acpitable"],         "…", Refused, "leave it out: there is no ACPI; the guest reads its device tree"),
-    row(&["fw_cfg"],            "…", Refused, "leave it out: the items of fw_cfg are those of -kernel, -initrd and -append; use --user-data of `hartvm run`"),
+    row(&["fw_cfg"],            "[name=]NAME,string=TEXT|file=FILE", Does(devices::fw_cfg), "an item that firmware and guest find by its name"),
 
     // What is booted.
     row(&["bios"],              "FILE|none|default", Does(basics::bios), "machine-mode firmware; the built-in SBI stands in for OpenSBI"),

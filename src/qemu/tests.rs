@@ -176,7 +176,6 @@ fn images_by_name() {
     assert!(refusal("-drive file=a,id=x -drive file=b,id=x").contains("twice"));
     assert!(refusal("-drive if=pflash,unit=2,file=a").contains("unit=0"));
     assert!(refusal("-pflash a -kernel b -bios none").contains("-bios none"));
-    assert!(refusal("-fw_cfg name=opt/a,string=b").contains("--user-data"));
     assert!(
         refusal("-drive if=none,id=x,file=a -drive if=none,id=y,file=b -device virtio-blk-pci,drive=x,bootindex=2 -device virtio-blk-pci,drive=y,bootindex=1")
             .contains("in that order")
@@ -281,6 +280,26 @@ fn machines() {
 }
 
 #[test]
+fn items_by_name() {
+    assert!(
+        run("-kernel k -fw_cfg name=opt/a,string=b,,c -fw_cfg opt/d,file=e")
+            .ends_with("--fw-cfg opt/a,string=b,,c --fw-cfg opt/d,file=e")
+    );
+    for (value, word) in [
+        ("string=a", "name=opt/NAME"),
+        ("name=,string=a", "name=opt/NAME"),
+        ("opt/a", "either string=TEXT or file=FILE"),
+        ("opt/a,string=", "either string=TEXT or file=FILE"),
+        ("opt/a,string=b,file=c", "either string=TEXT or file=FILE"),
+        ("opt/a,gen_id=x", "no object"),
+        ("opt/a,string=b,size=1", "`size`"),
+    ] {
+        let text = refusal(&format!("-fw_cfg {value}"));
+        assert!(text.contains(word), "{value}: {text}");
+    }
+}
+
+#[test]
 fn names_of_guests() {
     for (given, name) in [("vm", "vm"), ("guest=My VM,process=x", "My-VM"), ("12", "guest-12"), ("é", "-")] {
         let arguments: Vec<OsString> = ["-name", given].map(OsString::from).into();
@@ -358,6 +377,8 @@ fn rubbish() {
         "-global",
         "-chardev",
         "-rtc",
+        "-fw_cfg",
+        "string=",
         "-action",
         "on",
         "off",

@@ -4,6 +4,7 @@
 //! Every register is big-endian, but the bytes of an item are read in their order, whatever the width.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use devicetree::Node;
 use parking_lot::Mutex;
@@ -22,6 +23,32 @@ pub struct Payload {
     /// The kernel's command line.
     pub command_line: String,
 }
+
+/// An item that is found by its name. Plain data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedItem {
+    /// Its name, at most [`MAX_NAME`] bytes. Those that begin with `opt/` are the user's.
+    pub name: String,
+    /// What is in it.
+    pub contents: Contents,
+}
+
+/// Where the bytes of an item come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// They are this text, without a zero at its end.
+    Text(String),
+    /// A file has them.
+    File(PathBuf),
+}
+
+/// Bytes of the longest name.
+pub const MAX_NAME: usize = NAME_FIELD - 1;
+/// Most items with names: QEMU's boards have room for so many (`x-file-slots`).
+pub const MAX_NAMED: usize = 0x20;
+
+/// The field of a name in the directory, which has a zero at its end.
+const NAME_FIELD: usize = 56;
 
 /// Registers, by offset.
 mod register {
@@ -51,6 +78,8 @@ mod key {
     pub(super) const COMMAND_LINE: u16 = 0x15;
     /// How many named items there are, and which.
     pub(super) const DIRECTORY: u16 = 0x19;
+    /// The first of them.
+    pub(super) const FIRST_NAMED: u16 = 0x20;
     /// Says that writes are to follow; no item takes any.
     pub(super) const WRITE: u16 = 0x4000;
 }
@@ -92,8 +121,13 @@ pub struct FwCfg {
 }
 
 impl FwCfg {
-    /// The device of a machine with so many harts, which writes into `memory`.
-    pub fn new(memory: GuestMemory, harts: u16, payload: Option<Payload>) -> Self {
+    /// The device of a machine with so many harts, which writes into `memory`, with items by their names.
+    pub fn new(
+        memory: GuestMemory,
+        harts: u16,
+        payload: Option<Payload>,
+        named: BTreeMap<String, Vec<u8>>,
+    ) -> Self {
         let mut items = BTreeMap::from([
             (key::SIGNATURE, b"QEMU".to_vec()),
             (key::ID, INTERFACES.to_le_bytes().to_vec()),
@@ -101,8 +135,9 @@ impl FwCfg {
             (key::NO_GRAPHIC, 1_u16.to_le_bytes().to_vec()),
             (key::CPUS, harts.to_le_bytes().to_vec()),
             (key::BOOT_MENU, 0_u16.to_le_bytes().to_vec()),
-            (key::DIRECTORY, 0_u32.to_be_bytes().to_vec()),
+            (key::DIRECTORY, directory(&named)),
         ]);
+        items.extend((key::FIRST_NAMED..key::WRITE).zip(named.into_values()));
         if let Some(Payload { kernel, initrd, command_line }) = payload {
             let mut add = |size_key: u16, data_key: u16, bytes: Vec<u8>| {
                 // The board reads no file of 4 GiB.
@@ -179,6 +214,21 @@ impl FwCfg {
     }
 }
 
+/// How many items have names, and for each its size, its key and its name, in the order of the names.
+fn directory(named: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
+    let mut bytes = (named.len() as u32).to_be_bytes().to_vec();
+    for ((name, contents), key) in named.iter().zip(key::FIRST_NAMED..key::WRITE) {
+        bytes.extend((contents.len() as u32).to_be_bytes());
+        bytes.extend(key.to_be_bytes());
+        bytes.extend([0; 2]);
+        let mut field = [0; NAME_FIELD];
+        let length = name.len().min(MAX_NAME);
+        field[..length].copy_from_slice(&name.as_bytes()[..length]);
+        bytes.extend(field);
+    }
+    bytes
+}
+
 /// Adds the device's node to the root, outside `/soc`.
 pub(crate) fn fdt_node(root: &mut Node) {
     let region = board::region(Kind::FwCfg);
@@ -252,7 +302,7 @@ mod tests {
 
     fn device(payload: Option<Payload>) -> (FwCfg, GuestMemory) {
         let memory = GuestMemory::new(RAM, SIZE).unwrap();
-        (FwCfg::new(memory.clone(), 3, payload), memory)
+        (FwCfg::new(memory.clone(), 3, payload, BTreeMap::new()), memory)
     }
 
     fn payload() -> Payload {
@@ -310,6 +360,27 @@ mod tests {
         for key in [key::KERNEL_SIZE, key::KERNEL, key::INITRD_SIZE, key::COMMAND_LINE_SIZE, key::DIRECTORY] {
             assert_eq!(item(&device, key, 4), [0; 4], "{key:#x}");
         }
+    }
+
+    /// `struct FWCfgFiles` of the specification; the keys follow the names, as QEMU sorts them.
+    #[test]
+    fn items_are_found_by_their_names() {
+        let longest = "n".repeat(MAX_NAME);
+        let named = [(longest.as_str(), &b"x"[..]), ("opt/b", b"two\0bytes"), ("opt/a", b"")];
+        let named = named.map(|(name, contents)| (name.to_string(), contents.to_vec()));
+        let device = FwCfg::new(GuestMemory::new(RAM, SIZE).unwrap(), 1, None, named.into());
+        let entry = |size: u8, key: u8, name: &str| {
+            let mut name = name.as_bytes().to_vec();
+            name.resize(56, 0);
+            [&[0, 0, 0, size, 0, key, 0, 0][..], &name].concat()
+        };
+        let entries = [entry(1, 0x20, &longest), entry(0, 0x21, "opt/a"), entry(9, 0x22, "opt/b")];
+        let directory = [&[0, 0, 0, 3][..], &entries.concat(), &[0]].concat();
+        assert_eq!(item(&device, key::DIRECTORY, directory.len()), directory);
+        assert_eq!(item(&device, 0x20, 2), *b"x\0");
+        assert_eq!(item(&device, 0x21, 1), [0]);
+        assert_eq!(item(&device, 0x22, 10), *b"two\0bytes\0");
+        assert_eq!(item(&device, 0x23, 1), [0]);
     }
 
     #[test]
