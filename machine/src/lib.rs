@@ -609,6 +609,8 @@ fn read_symbols(files: &[(PathBuf, Option<u64>)]) -> Result<Symbols, Error> {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        // What the threads of devices have begun is traced to its end.
+        self.system.bus.reset();
         self.system.inspect.finish();
     }
 }
