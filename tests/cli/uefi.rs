@@ -1,6 +1,8 @@
 //! Firmware in flash, files loaded besides, and the seed for the first boot.
 
-use crate::guest::greeter;
+use frontend::Opcode;
+
+use crate::guest::{Program, S0, greeter};
 use crate::support::{Dir, hartvm, refused, run};
 
 /// A whole number of sectors.
@@ -60,6 +62,33 @@ fn files_are_loaded_besides() {
     refused(&with(&format!("{data},addr=0x10")), 1, &["--load", "data"]);
     refused(&with(&format!("{data},at=1")), 2, &["--load", "`at=1`"]);
     refused(&with("/nonexistent,addr=0x82000000"), 1, &["--load", "/nonexistent"]);
+}
+
+#[test]
+fn items_of_fw_cfg_are_there_by_both_command_lines() {
+    const DATA: u64 = 0x1010_0000;
+    const SELECTOR: u64 = DATA + 8;
+    /// The first item with a name, as the register has it: big-endian.
+    const FIRST_NAMED: u16 = 0x20;
+    let dir = Dir::new();
+    let mut program = Program::new();
+    program.li(S0, FIRST_NAMED.swap_bytes().into()).store(Opcode::Sh, S0, SELECTOR);
+    program.load(Opcode::Lbu, S0, DATA).exit_with(S0);
+    let kernel = dir.file("kernel", &program.binary()).display().to_string();
+    let file = dir.file("item", &[43]).display().to_string();
+    for (contents, code) in [("string=*", 42), (&format!("file={file}"), 43)] {
+        let (ours, qemus) = (format!("opt/a,{contents}"), format!("name=opt/a,{contents}"));
+        let run_args =
+            ["run", "--firmware", "none", "--memory", "64M", "--kernel", &kernel, "--fw-cfg", &ours];
+        let qemu_args = ["qemu", "-bios", "none", "-nographic", "-kernel", &kernel, "-fw_cfg", &qemus];
+        for args in [&run_args[..], &qemu_args] {
+            let outcome = run(hartvm().args(args));
+            assert_eq!(outcome.code(), code, "{args:?}: {}", outcome.stderr);
+        }
+    }
+    let with = |item: &str| ["run", "--kernel", &kernel, "--fw-cfg", item].map(String::from);
+    refused(&with("opt/a"), 2, &["--fw-cfg", "NAME,string=TEXT"]);
+    refused(&with("opt/a,file=/nonexistent/item"), 1, &["--fw-cfg", "/nonexistent/item"]);
 }
 
 #[test]
