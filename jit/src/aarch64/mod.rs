@@ -33,6 +33,7 @@ use mem::SlowRun;
 use regs::{INSTRET, PAGE, Pins, X16, X17};
 
 use crate::cache::Arena;
+use crate::codegen::boxes::Boxes;
 use crate::codegen::combine::are_twins;
 use crate::codegen::exchange::{Exchange, live_throughout};
 use crate::codegen::underflow::Underflow;
@@ -106,6 +107,8 @@ pub(crate) struct Translator {
     joins: Joins<Label>,
     /// A bit for each floating-point register that is known to hold a boxed single here.
     boxed: u32,
+    /// What is asked about that.
+    boxes: Boxes,
     /// What is done about underflow, and the index of the operation at hand.
     underflow: Underflow,
     index: usize,
@@ -162,6 +165,7 @@ impl Translator {
             sites: Sites::default(),
             joins: Joins::new(),
             boxed: 0,
+            boxes: Boxes::default(),
             underflow: Underflow::default(),
             index: 0,
             ops: Vec::new(),
@@ -212,10 +216,13 @@ impl Translator {
         let ops = prepare(std::mem::take(&mut self.ops), block);
         self.begin_stretch();
         self.exchange_in(&ops);
+        self.boxes.plan(&ops);
         let first = live_throughout(&ops, block.start);
         if let Some(op) = first {
             // Nothing of the block has been counted yet.
             self.fp_on(op, op.at.into());
+            let (asked, site) = (self.boxes.throughout(&ops), op.at.into());
+            self.ask_boxed(asked, move |t| t.interpret(site));
         }
         self.end_stretch();
         self.body = self.asm.bind_here();
