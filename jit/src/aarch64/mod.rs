@@ -107,6 +107,8 @@ pub(crate) struct Translator {
     joins: Joins<Label>,
     /// A bit for each floating-point register that is known to hold a boxed single here.
     boxed: u32,
+    /// Those that were before the first round of a loop, and stay so.
+    boxed_throughout: u32,
     /// What is asked about that.
     boxes: Boxes,
     /// What is done about underflow, and the index of the operation at hand.
@@ -165,6 +167,7 @@ impl Translator {
             sites: Sites::default(),
             joins: Joins::new(),
             boxed: 0,
+            boxed_throughout: 0,
             boxes: Boxes::default(),
             underflow: Underflow::default(),
             index: 0,
@@ -207,7 +210,7 @@ impl Translator {
         self.joins.clear();
         (self.start, self.end) = (block.start, block.end);
         self.page = page;
-        self.boxed = 0;
+        (self.boxed, self.boxed_throughout) = (0, 0);
 
         // The entry takes the block's address in x16. A branch replaces its first instruction when the block is killed.
         self.asm.push_u32(NOP);
@@ -223,6 +226,7 @@ impl Translator {
             self.fp_on(op, op.at.into());
             let (asked, site) = (self.boxes.throughout(&ops), op.at.into());
             self.ask_boxed(asked, move |t| t.interpret(site));
+            self.boxed_throughout = asked;
         }
         self.end_stretch();
         self.body = self.asm.bind_here();

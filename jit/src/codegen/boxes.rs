@@ -43,10 +43,12 @@ impl Boxes {
         self.wanted.clear();
         let mut wanted = 0;
         for op in ops.iter().rev() {
-            let is_exit =
-                matches!(op.code.shape(), Shape::Branch | Shape::Jump | Shape::JumpReg | Shape::Call);
-            if is_exit && op.code != Code::FpOn {
-                // What follows may not be carried out.
+            let ends = matches!(
+                op.code.shape(),
+                Shape::Branch | Shape::Jump | Shape::JumpReg | Shape::Join | Shape::Call
+            );
+            if ends && op.code != Code::FpOn {
+                // What follows may not be carried out; and where branches meet, nothing is known of what was asked before.
                 wanted = 0;
             }
             if writes_f(op) {
