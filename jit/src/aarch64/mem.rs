@@ -342,7 +342,8 @@ impl Accesses {
     /// Whether the access at `moved` can change places with the operation at `across`: to be carried out later, or before it.
     fn are_independent(&self, run: &Run, ops: &[Op], moved: usize, across: usize, later: bool) -> bool {
         let (access, other) = (&ops[moved], &ops[across]);
-        // The interpreter may go on with the block from a floating-point operation: it can repeat a load, but nothing may be missing.
+        // The interpreter may go on with the block from a floating-point operation: it can repeat a load, but nothing may be
+        // missing.
         if other.code == Code::FpOn || is_float(other.code) && (later || is_store(access)) {
             return false;
         }

@@ -24,8 +24,8 @@ pub(super) const fn last_offset(size: i64) -> i64 {
     PAGE_SIZE as i64 - size
 }
 
-/// Loads the addend for the guest address in `address`, and into x17 the distance from the start of its page, if that is in the table:
-/// else it is some distance that is not in a page.
+/// Loads the addend for the guest address in `address`, and into x17 the distance from the start of its page, if that is in the
+/// table: else it is some distance that is not in a page.
 fn look(asm: &mut Asm, table: u8, address: u8, addend: u8) {
     asm.bitfield(Width::Q, false, X17, address, PAGE_BITS, PAGE_BITS + TLB_BITS as u8 - 1);
     dynasm!(asm ; .arch aarch64
@@ -49,8 +49,8 @@ pub(super) fn locate(asm: &mut Asm, table: u8, size: i64, miss: Label) {
     dynasm!(asm ; .arch aarch64 ; add x16, x16, x14);
 }
 
-/// Makes x16 the host's address of `size` bytes, a power of two, at the guest address in `address`; or jumps to `miss`, also if they
-/// are misaligned. Clobbers x14 and x17.
+/// Makes x16 the host's address of `size` bytes, a power of two, at the guest address in `address`; or jumps to `miss`, also if
+/// they are misaligned. Clobbers x14 and x17.
 pub(super) fn locate_aligned(asm: &mut Asm, table: u8, size: u64, address: u8, miss: Label) {
     look(asm, table, address, X14);
     asm.tst_imm(Width::Q, X17, !(PAGE_SIZE - 1) | (size - 1));

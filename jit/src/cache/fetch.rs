@@ -11,8 +11,8 @@
 //!    execute an `isb`.
 //!
 //! Data is cleaned by the address that it was written at: data caches behave as if they went by physical addresses. Instruction
-//! caches may go by the virtual address, so they are told the one that code runs at. QEMU's system emulation does not do the latter at all
-//! (`tests/pages/run`).
+//! caches may go by the virtual address, so they are told the one that code runs at. QEMU's system emulation does not do the
+//! latter at all (`tests/pages/run`).
 
 #![allow(unsafe_code, reason = "instructions for caches")]
 

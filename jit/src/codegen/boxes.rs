@@ -1,8 +1,8 @@
 //! Which floating-point registers a block has to ask about, whether they hold a boxed single.
 //!
-//! An operation on singles may only read boxed ones. Of a result of the block that is known; of other registers it is asked, once in a
-//! block. Asking costs less for all of a block together than for each register by itself, and a loop of one block asks
-//! before its first round, about those that can only ever hold singles.
+//! An operation on singles may only read boxed ones. Of a result of the block that is known; of other registers it is asked, once
+//! in a block. Asking costs less for all of a block together than for each register by itself, and a loop of one block asks before
+//! its first round, about those that can only ever hold singles.
 
 use frontend::ir::{Code, Fmt, Op, Shape};
 
