@@ -91,7 +91,7 @@ impl Width {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Access {
     /// log2 of the bytes.
-    log2: u8,
+    pub(super) log2: u8,
     /// 0 store, 1 load, 2 load and extend the sign to 64 bits.
     opc: u8,
     /// Of a vector register.
@@ -114,6 +114,23 @@ impl Access {
     /// The same of a vector register.
     pub(super) const fn vector(self) -> Self {
         Self { vector: true, ..self }
+    }
+
+    /// Whether two of these next to each other, the first at this offset, are one instruction.
+    pub(super) fn reaches(self, offset: i64) -> bool {
+        let scaled = offset >> self.log2;
+        self.log2 >= 2 && scaled << self.log2 == offset && (-64..64).contains(&scaled)
+    }
+
+    /// `ldp`, `stp` or `ldpsw`.
+    fn pair_word(self) -> u32 {
+        let Self { log2, opc, vector } = self;
+        let kind = match (vector, opc, log2) {
+            (true, ..) => u32::from(log2) - 2,
+            (false, 2, _) => 1,
+            (false, ..) => u32::from(log2 == 3) * 2,
+        };
+        kind << 30 | 0b101 << 27 | u32::from(vector) << 26 | 0b010 << 23 | u32::from(opc != 0) << 22
     }
 
     fn word(self, t: u8, n: u8) -> u32 {
@@ -497,6 +514,14 @@ impl Asm {
                 }
             }
         }
+    }
+
+    /// Two accesses, `t` at the lower place and `u` next to it, at an offset of which [`Access::reaches`] is true.
+    pub(super) fn access_pair(&mut self, access: Access, t: u8, u: u8, base: u8, offset: i64) {
+        let scaled = (offset >> access.log2) as u32 & 0x7f;
+        self.push_u32(
+            access.pair_word() | scaled << 15 | u32::from(u) << 10 | u32::from(base) << 5 | u32::from(t),
+        );
     }
 
     fn slot(&mut self, access: Access, t: u8, slot: i32) {

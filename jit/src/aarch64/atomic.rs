@@ -83,11 +83,13 @@ impl Translator {
     /// `x16 = host address`, or to `slow`. Clobbers x14 and x17.
     fn locate(&mut self, o: &Op, width: Width, slow: Label) {
         let table = if o.code == Code::Lr { READ } else { WRITE };
-        let size = i64::from(width.bits() / 8);
-        self.copy(X16, o.a);
-        self.asm.tst_imm(Width::Q, X16, size as u64 - 1);
-        self.asm.b_cc(Cc::NotEqual, slow);
-        tlb::locate(&mut self.asm, table, size, slow);
+        let address = self.get_no_zero(o.a, X16);
+        tlb::locate_aligned(&mut self.asm, table, u64::from(width.bits() / 8), address, slow);
+    }
+
+    /// Where to load an old value that [`Self::put_old`] puts into `rd`.
+    fn old_target(&self, width: Width, rd: Reg) -> u8 {
+        if width == Width::Q { self.pins.pinned(rd).unwrap_or(X17) } else { X17 }
     }
 
     /// Writes an old value that is in a host register to `rd`.
@@ -105,27 +107,27 @@ impl Translator {
     }
 
     fn load_reserved(&mut self, width: Width, o: &Op) {
-        let order = Order::of(o);
+        let (order, old) = (Order::of(o), self.old_target(width, o.rd));
         // Its release bit alone has no meaning.
         if order.acquire {
             if o.c.0 >> 3 & 1 != 0 {
                 self.asm.push_u32(barrier::DMB_ISH);
             }
             match width {
-                Width::D => dynasm!(self.asm ; .arch aarch64 ; ldar w17, [x16]),
-                Width::Q => dynasm!(self.asm ; .arch aarch64 ; ldar x17, [x16]),
+                Width::D => dynasm!(self.asm ; .arch aarch64 ; ldar W(old), [x16]),
+                Width::Q => dynasm!(self.asm ; .arch aarch64 ; ldar X(old), [x16]),
             }
         } else {
             let load = Access::load(if width == Width::Q { 3 } else { 2 });
-            self.asm.access(load, X17, Place::Offset(X16, 0), X17);
+            self.asm.access(load, old, Place::Offset(X16, 0), X17);
         }
         // The place is aligned, so bit 0 is free to tell the width.
         if width == Width::Q {
             dynasm!(self.asm ; .arch aarch64 ; orr x16, x16, #1);
         }
         self.asm.str(X16, field!(reservation.place));
-        self.asm.str(X17, field!(reservation.value));
-        self.put_old(width, o.rd, X17);
+        self.asm.str(old, field!(reservation.value));
+        self.put_old(width, o.rd, old);
     }
 
     fn store_conditional(&mut self, width: Width, o: &Op) {
@@ -140,8 +142,6 @@ impl Translator {
         self.asm.ldr(X15, field!(reservation.value));
         let new = self.get(o.b, X14);
         self.swap_if_equal(width, Order::of(o), new);
-        // The value reserved is still in the state.
-        self.asm.ldr(X15, field!(reservation.value));
         self.asm.cmp(width, X17, X15);
         self.set(Cc::NotEqual, o.rd);
         self.asm.bind(done);
@@ -159,7 +159,7 @@ impl Translator {
         self.put_old(width, o.rd, X17);
     }
 
-    /// `x17 = [x16]`, which becomes `new` if it was x15. Clobbers x15.
+    /// `x17 = [x16]`, which becomes `new` if it was x15.
     fn swap_if_equal(&mut self, width: Width, order: Order, new: u8) {
         if self.features.lse {
             self.asm.mov(X17, X15);
@@ -220,7 +220,9 @@ impl Translator {
             }
             // With xzr as its destination it would acquire nothing.
             let order = u32::from(order.acquire) << 23 | u32::from(order.release) << 22;
-            self.asm.rrr(Width::D, opcode | order | size_bits(width), X17, X16, b);
+            let old = self.old_target(width, o.rd);
+            self.asm.rrr(Width::D, opcode | order | size_bits(width), old, X16, b);
+            self.put_old(width, o.rd, old);
         } else {
             let again = self.asm.bind_here();
             let b = self.get(o.b, X14);
@@ -229,8 +231,8 @@ impl Translator {
             self.store_exclusive(width, order, X14, X15);
             self.asm.cbz(Width::D, true, X14, again);
             self.fence_after(order);
+            self.put_old(width, o.rd, X17);
         }
-        self.put_old(width, o.rd, X17);
     }
 
     /// `fence`. Device accesses are ordered as memory.

@@ -89,7 +89,7 @@ impl Translator {
         self.end_stretch();
         let label = self.join_label(op.at);
         self.asm.bind(label);
-        self.boxed = 0;
+        self.boxed = self.boxed_throughout;
         self.begin_stretch();
     }
 

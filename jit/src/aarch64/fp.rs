@@ -50,6 +50,7 @@ impl Translator {
             self.step(op);
             return self.note_result(op);
         }
+        self.check_boxed(op);
         match op.code {
             FpOn => return self.fp_on(op, self.site(op.at)),
             FConst => self.f_const(op.rd, op.imm as u64),
@@ -128,28 +129,47 @@ impl Translator {
         cold
     }
 
-    /// Makes sure that registers read as singles are boxed.
-    pub(super) fn check_boxed(&mut self, fmt: Fmt, op: &Op, regs: &[Reg]) {
-        for &reg in regs {
-            if fmt != Fmt::S || self.boxed & bit(reg) != 0 {
-                continue;
-            }
-            match f_pinned(reg.0) {
-                Some(host) => self.asm.f_upper_bits(X16, host),
-                None => self.asm.word_of_state(true, X16, f_slot(reg.0) + 4),
-            }
-            dynasm!(self.asm ; .arch aarch64 ; cmn w16, #1);
-            let unboxed = self.asm.label();
-            self.asm.b_cc(Cc::NotEqual, unboxed);
-            self.boxed |= bit(reg);
+    /// Makes sure that registers that `op` reads as singles are boxed; and others that the block reads, since it asks.
+    fn check_boxed(&mut self, op: &Op) {
+        let asked = self.boxes.before(self.index, op, self.boxed);
+        if asked != 0 {
             let (site, index) = (self.site(op.at), self.index);
-            self.cold(move |t| {
-                t.asm.bind(unboxed);
+            self.ask_boxed(asked, move |t| {
                 t.settle(0, index);
-                t.asm.mov_imm(X17, site.into());
-                t.call_shared(t.thunks.interpret);
+                t.interpret(site);
             });
         }
+    }
+
+    /// Makes sure that these registers are boxed, or carries out `unboxed`, which leaves the block. Clobbers x16, v0 and v1.
+    pub(super) fn ask_boxed(&mut self, asked: u32, unboxed: impl FnOnce(&mut Translator) + 'static) {
+        let mut all = None;
+        for reg in (0..32).map(Reg).filter(|&reg| asked & bit(reg) != 0) {
+            let host = self.f_get(reg, if all.is_some() { V1 } else { V0 });
+            all = Some(match all {
+                Some(others) => {
+                    self.asm.vector(logic::AND, V0, others, host);
+                    V0
+                }
+                None => host,
+            });
+        }
+        let Some(all) = all else { return };
+        self.asm.f_upper_bits(X16, all);
+        dynasm!(self.asm ; .arch aarch64 ; cmn w16, #1);
+        let cold = self.asm.label();
+        self.asm.b_cc(Cc::NotEqual, cold);
+        self.boxed |= asked;
+        self.cold(move |t| {
+            t.asm.bind(cold);
+            unboxed(t);
+        });
+    }
+
+    /// Has the interpreter go on with the block from a site.
+    pub(super) fn interpret(&mut self, site: u32) {
+        self.asm.mov_imm(X17, site.into());
+        self.call_shared(self.thunks.interpret);
     }
 
     /// Makes sure that `frm` is the rounding mode of `op`; else has the interpreter carry out `op` and goes on at `done`.
@@ -253,7 +273,6 @@ impl Translator {
     fn arithmetic(&mut self, opcode: u32, op: &Op) {
         let fmt = op.fmt();
         let done = self.asm.label();
-        self.check_boxed(fmt, op, &[op.a, op.b]);
         self.check_rounding(op, done);
         let a = self.f_get(op.a, V0);
         let b = self.f_get(op.b, V1);
@@ -266,7 +285,6 @@ impl Translator {
     fn square_root(&mut self, op: &Op) {
         let fmt = op.fmt();
         let done = self.asm.label();
-        self.check_boxed(fmt, op, &[op.a]);
         self.check_rounding(op, done);
         let a = self.f_get(op.a, V0);
         let d = self.f_target(op.rd);
@@ -279,7 +297,6 @@ impl Translator {
     fn fused(&mut self, opcode: u32, op: &Op) {
         let fmt = op.fmt();
         let done = self.asm.label();
-        self.check_boxed(fmt, op, &[op.a, op.b, op.c]);
         self.check_rounding(op, done);
         let a = self.f_get(op.a, V0);
         let b = self.f_get(op.b, V1);
@@ -292,7 +309,6 @@ impl Translator {
 
     fn sign(&mut self, op: &Op) {
         let fmt = op.fmt();
-        self.check_boxed(fmt, op, &[op.a, op.b]);
         let a = self.f_get(op.a, V0);
         let d = self.f_target(op.rd);
         match op.code {
@@ -329,7 +345,6 @@ impl Translator {
     fn select_float(&mut self, opcode: u32, op: &Op) {
         let fmt = op.fmt();
         let done = self.asm.label();
-        self.check_boxed(fmt, op, &[op.a, op.b]);
         let a = self.f_get(op.a, V0);
         let b = self.f_get(op.b, V1);
         let d = self.f_apart(op.rd, &[op.a, op.b]);
@@ -344,7 +359,6 @@ impl Translator {
     /// The conditions are false for unordered operands.
     fn compare_float(&mut self, signalling: bool, cc: Cc, op: &Op) {
         let fmt = op.fmt();
-        self.check_boxed(fmt, op, &[op.a, op.b]);
         let a = self.f_get(op.a, V0);
         let b = self.f_get(op.b, V1);
         self.asm.f_compare(fmt, signalling, a, b);

@@ -25,7 +25,6 @@ impl Translator {
     /// To an integer in the same format.
     pub(super) fn round(&mut self, op: &Op) {
         let fmt = op.fmt();
-        self.check_boxed(fmt, op, &[op.a]);
         let a = self.f_get(op.a, V0);
         let d = self.f_target(op.rd);
         let mode = static_mode(op.rm()).map_or(unary::RINT_I, |(mode, _)| mode);
@@ -36,7 +35,6 @@ impl Translator {
     /// The same, which raises NX.
     pub(super) fn round_inexact(&mut self, op: &Op) {
         let fmt = op.fmt();
-        self.check_boxed(fmt, op, &[op.a]);
         let a = self.f_get(op.a, V1);
         match static_mode(op.rm()) {
             None => self.asm.f_unary(fmt, unary::RINT_X, V0, a),
@@ -65,7 +63,6 @@ impl Translator {
     pub(super) fn convert_format(&mut self, op: &Op) {
         let (to, from) = (op.fmt(), Fmt::from_bits(op.c.0));
         let done = self.asm.label();
-        self.check_boxed(from, op, &[op.a]);
         let d = match (from, to) {
             (Fmt::D, Fmt::S) => {
                 self.check_rounding(op, done);
@@ -106,7 +103,6 @@ impl Translator {
         let (fmt, kind) = (op.fmt(), IntKind::from_bits(op.c.0));
         let (unsigned, width) = shape(kind);
         let done = self.asm.label();
-        self.check_boxed(fmt, op, &[op.a]);
         let a = self.f_get(op.a, V1);
         let unordered = self.cold_step(op, done);
         match static_mode(op.rm()) {

@@ -1,20 +1,45 @@
 //! Loads and stores.
 //!
 //! A run ([`crate::codegen::runs`]) has one probe of the TLB for each base, wide enough for all its accesses, and then each access is
-//! one instruction. When a probe fails, the whole run is carried out by cold code instead, which asks for each access by itself.
+//! one instruction, or two that are next to each other are. When a probe fails, the whole run is carried out by cold code instead,
+//! which asks for each access by itself.
 
 use dynasm::dynasm;
-use frontend::ir::{Code, Op, Reg};
+use frontend::ir::{Code, Op, Reg, Shape};
 
 use super::asm::{Access, Label, Logic, Place, Width, op};
-use super::regs::{Pins, X14, X15, X16, X17, field};
+use super::regs::{Pins, X14, X15, X16, X17, XZR, f_pinned, field};
 use super::tlb::{self, READ, WRITE};
 use super::{Cold, Translator, alu};
 use crate::codegen::float::{is_float, is_inline};
-use crate::codegen::runs::{BASES, Base, Rules, Run, bytes, is_access, is_float_access, is_store};
+use crate::codegen::runs::{BASES, Base, MAX_RUN, Rules, Run, bytes, is_access, is_float_access, is_store};
 
-/// Where the host addresses of a run's lowest bytes are kept.
+/// Where a run keeps what it knows of the host addresses of its bases.
 const PLACES: [u8; BASES] = [X15, X14];
+/// Up to so many bytes a probe is wider than the accesses, to save the addition for an address.
+const MAX_SLACK: i64 = 32;
+
+/// Accesses farther from each other than so many operations are not carried out together.
+const MAX_DISTANCE: usize = 12;
+
+/// How accesses by a base find their place.
+#[derive(Clone, Copy)]
+enum Found {
+    /// The register has the addend, and each access is at the address in the base's own register.
+    Addend,
+    /// The register has the host address of this offset from what the base is at the start of the run.
+    Address(i64),
+}
+
+/// The accesses of a run, with the indices of its operations.
+struct Accesses {
+    /// Offsets from what their bases are at the start of the run.
+    offsets: [i64; MAX_RUN],
+    /// A bit for each that is carried out together with an earlier one.
+    early: u64,
+    /// For each that an earlier one waits for, that.
+    late: [Option<u8>; MAX_RUN],
+}
 
 /// What the cold code of a run goes by.
 pub(super) struct SlowRun {
@@ -46,26 +71,129 @@ impl Translator {
         if run.length == 1 {
             self.single_access(&ops[index], slow);
         } else {
-            for (base, place) in run.bases().iter().zip(PLACES) {
-                self.probe(base, place, slow);
-            }
-            for (at, op) in ops.iter().enumerate().skip(index).take(run.length) {
-                self.index = at;
-                if at != index {
-                    self.guard(at);
-                }
-                if is_access(op) {
-                    let index = run.base(op.a);
-                    let low = run.bases()[index].low;
-                    self.access(op, Place::Offset(PLACES[index], op.imm - low));
-                } else {
-                    self.simple(op);
-                }
-            }
+            self.run(&run, &ops[index..index + run.length], index, slow);
         }
         let done = self.asm.bind_here();
         self.cold.push(Cold::Run(SlowRun { slow, done, index, length: run.length, boxed }));
         run.length
+    }
+
+    /// Several accesses, whose first is at `first` in the block.
+    fn run(&mut self, run: &Run, ops: &[Op], first: usize, slow: Label) {
+        let mut found = [Found::Addend; BASES];
+        for ((base, place), found) in run.bases().iter().zip(PLACES).zip(&mut found) {
+            *found = self.probe(base, place, ops, slow);
+        }
+        let mut accesses = Accesses::of(run, ops);
+        for (at, op) in ops.iter().enumerate() {
+            self.index = first + at;
+            if at != 0 {
+                self.guard(self.index);
+            }
+            if !is_access(op) {
+                self.simple(op);
+                continue;
+            }
+            if accesses.early >> at & 1 == 1 {
+                continue;
+            }
+            let base = run.base(op.a);
+            match (found[base], accesses.late[at]) {
+                (Found::Addend, _) => {
+                    let reg = self.get(op.a, X16);
+                    self.access(op, Place::Index(reg, PLACES[base]));
+                }
+                (Found::Address(start), Some(other)) => {
+                    let other = usize::from(other);
+                    self.pair(ops, &accesses, [other, at], PLACES[base], start);
+                }
+                (Found::Address(start), None) => match self.partner(run, ops, &mut accesses, at, start) {
+                    Some(other) if accesses.early >> other & 1 == 1 => {
+                        self.pair(ops, &accesses, [at, other], PLACES[base], start);
+                    }
+                    Some(_) => {}
+                    None => self.access(op, Place::Offset(PLACES[base], accesses.offsets[at] - start)),
+                },
+            }
+        }
+    }
+
+    /// What can be carried out with the access at `at` by one instruction: an access next to it, which either is early now, or
+    /// which this one waits for.
+    fn partner(
+        &self,
+        run: &Run,
+        ops: &[Op],
+        accesses: &mut Accesses,
+        at: usize,
+        start: i64,
+    ) -> Option<usize> {
+        let op = &ops[at];
+        let (access, size) = (access_of(op), bytes(op));
+        let register = |op: &Op| match op.code {
+            Code::FLoad => f_pinned(op.rd.0),
+            Code::FStore => f_pinned(op.b.0),
+            _ if is_store(op) && op.b == Reg::ZERO => Some(XZR),
+            _ if is_store(op) => self.pins.pinned(op.b),
+            _ => self.pins.pinned(op.rd),
+        };
+        let own = register(op)?;
+        let first = self.index - at;
+        for other in at + 1..ops.len().min(at + MAX_DISTANCE) {
+            // A saved operand, or a look at what has been computed, is what neither can be moved across.
+            if self.underflow.before(first + other).next().is_some() {
+                return None;
+            }
+            let next = &ops[other];
+            let is_next = next.code == op.code
+                && next.a == op.a
+                && (!is_float_access(op) || next.fmt() == op.fmt())
+                && (accesses.offsets[other] - accesses.offsets[at]).abs() == size
+                && access.reaches(accesses.offsets[at].min(accesses.offsets[other]) - start)
+                && register(next).is_some_and(|reg| is_store(op) || reg != own);
+            if !is_next || accesses.early >> other & 1 == 1 || accesses.late[other].is_some() {
+                continue;
+            }
+            let is_free = |moved: usize, later: bool| {
+                (at + 1..other).all(|across| accesses.are_independent(run, ops, moved, across, later))
+            };
+            // What waits has been compared with what is before its end only.
+            let waits = accesses.late[at..other].iter().any(Option::is_some);
+            if !waits && is_free(other, false) {
+                accesses.early |= 1 << other;
+                return Some(other);
+            }
+            if is_free(at, true) {
+                accesses.late[other] = Some(at as u8);
+                return Some(other);
+            }
+        }
+        None
+    }
+
+    /// Two accesses next to each other.
+    fn pair(&mut self, ops: &[Op], accesses: &Accesses, mut pair: [usize; 2], place: u8, start: i64) {
+        pair.sort_by_key(|&at| accesses.offsets[at]);
+        let offset = accesses.offsets[pair[0]] - start;
+        let [low, high] = pair.map(|at| &ops[at]);
+        let access = access_of(low);
+        if is_store(low) {
+            let [t, u] = [low, high].map(|op| match op.code {
+                Code::FStore => self.f_get(op.b, X17),
+                _ => self.get(op.b, X17),
+            });
+            return self.asm.access_pair(access, t, u, place, offset);
+        }
+        if !is_float_access(low) {
+            let [t, u] = [low, high].map(|op| self.target(op.rd));
+            return self.asm.access_pair(access, t, u, place, offset);
+        }
+        let [t, u] = [low, high].map(|op| self.f_target(op.rd));
+        self.asm.access_pair(access, t, u, place, offset);
+        for (op, d) in [(low, t), (high, u)] {
+            self.f_put(op.fmt(), op.rd, d);
+            self.note_result(op);
+        }
     }
 
     /// A run whose probe has failed.
@@ -137,12 +265,19 @@ impl Translator {
         X16
     }
 
-    /// Finds the host address of the lowest byte of a base.
-    fn probe(&mut self, base: &Base, place: u8, slow: Label) {
+    /// Finds what the accesses among `ops` by a base need.
+    fn probe(&mut self, base: &Base, place: u8, ops: &[Op], slow: Label) -> Found {
         let table = if base.stores { WRITE } else { READ };
-        let address = self.address(base.reg, base.low);
-        tlb::probe(&mut self.asm, table, base.high - base.low, address, place, slow);
+        let own = |op: &&Op| is_access(op) && op.a == base.reg;
+        let is_plain = self.pins.pinned(base.reg).is_some() && ops.iter().filter(own).all(|op| op.imm == 0);
+        let low = if (0..=MAX_SLACK).contains(&base.low) { 0 } else { base.low };
+        let address = self.address(base.reg, low);
+        tlb::probe(&mut self.asm, table, base.high - low, address, place, slow);
+        if is_plain {
+            return Found::Addend;
+        }
         self.asm.rrr(Width::Q, op::ADD, place, place, address);
+        Found::Address(low)
     }
 
     /// An access by way of the shared code.
@@ -170,20 +305,90 @@ impl Translator {
         if is_store(o) {
             // x16 may have the address.
             let value = self.get(o.b, X17);
-            let log2 = bytes(o).trailing_zeros() as u8;
-            return self.asm.access(Access::store(log2), value, place, X16);
+            return self.asm.access(access_of(o), value, place, X16);
         }
-        let access = match o.code {
-            Code::Lb => Access::load_signed(0),
-            Code::Lbu => Access::load(0),
-            Code::Lh => Access::load_signed(1),
-            Code::Lhu => Access::load(1),
-            Code::Lw => Access::load_signed(2),
-            Code::Lwu => Access::load(2),
-            _ => Access::load(3),
-        };
         let d = self.pins.pinned(o.rd).unwrap_or(X16);
-        self.asm.access(access, d, place, X17);
+        self.asm.access(access_of(o), d, place, X17);
         self.put(o.rd, d);
+    }
+}
+
+/// The host's access for one of the guest's.
+fn access_of(op: &Op) -> Access {
+    let log2 = bytes(op).trailing_zeros() as u8;
+    match op.code {
+        Code::FLoad => Access::load(log2).vector(),
+        Code::FStore => Access::store(log2).vector(),
+        _ if is_store(op) => Access::store(log2),
+        Code::Lb | Code::Lh | Code::Lw => Access::load_signed(log2),
+        _ => Access::load(log2),
+    }
+}
+
+impl Accesses {
+    fn of(run: &Run, ops: &[Op]) -> Self {
+        let mut accesses = Self { offsets: [0; MAX_RUN], early: 0, late: [None; MAX_RUN] };
+        let mut moved = [0; BASES];
+        for (at, op) in ops.iter().enumerate() {
+            if is_access(op) {
+                accesses.offsets[at] = moved[run.base(op.a)] + op.imm;
+            } else if let Some((index, by)) = run.moves(op) {
+                moved[index] += by;
+            }
+        }
+        accesses
+    }
+
+    /// Whether the access at `moved` can change places with the operation at `across`: to be carried out later, or before it.
+    fn are_independent(&self, run: &Run, ops: &[Op], moved: usize, across: usize, later: bool) -> bool {
+        let (access, other) = (&ops[moved], &ops[across]);
+        // The interpreter may go on with the block from a floating-point operation: it can repeat a load, but nothing may be
+        // missing.
+        if other.code == Code::FpOn || is_float(other.code) && (later || is_store(access)) {
+            return false;
+        }
+        if is_access(other) && (is_store(access) || is_store(other)) {
+            let [a, b] = [moved, across].map(|at| (self.offsets[at], self.offsets[at] + bytes(&ops[at])));
+            if run.base(access.a) != run.base(other.a) || a.0 < b.1 && b.0 < a.1 {
+                return false;
+            }
+        }
+        let own = match access.code {
+            Code::FLoad => bit_of_f(access.rd),
+            Code::FStore => bit_of_f(access.b),
+            _ if is_store(access) => bit_of_x(access.b),
+            _ => bit_of_x(access.rd),
+        };
+        uses(other) & own == 0
+    }
+}
+
+fn bit_of_x(reg: Reg) -> u128 {
+    1 << reg.index()
+}
+
+fn bit_of_f(reg: Reg) -> u128 {
+    1 << (64 + (reg.0 & 31))
+}
+
+/// The registers of an access or of an operation that may be in a run.
+fn uses(op: &Op) -> u128 {
+    let x = |regs: &[Reg]| regs.iter().fold(0, |all, &reg| all | bit_of_x(reg));
+    let f = |regs: &[Reg]| regs.iter().fold(0, |all, &reg| all | bit_of_f(reg));
+    match op.code.shape() {
+        Shape::Ri => x(&[op.rd]),
+        Shape::Rr | Shape::Rri | Shape::Load => x(&[op.rd, op.a]),
+        Shape::Rrr => x(&[op.rd, op.a, op.b]),
+        Shape::Store => x(&[op.a, op.b]),
+        Shape::FLoad => f(&[op.rd]) | x(&[op.a]),
+        Shape::FStore => f(&[op.b]) | x(&[op.a]),
+        Shape::Fi => f(&[op.rd]),
+        Shape::Fr => f(&[op.rd, op.a]),
+        Shape::Frr => f(&[op.rd, op.a, op.b]),
+        Shape::Frrr => f(&[op.rd, op.a, op.b, op.c]),
+        Shape::FtoX => x(&[op.rd]) | f(&[op.a]),
+        Shape::FcmpX => x(&[op.rd]) | f(&[op.a, op.b]),
+        Shape::XtoF => f(&[op.rd]) | x(&[op.a]),
+        _ => u128::MAX,
     }
 }

@@ -33,6 +33,7 @@ use mem::SlowRun;
 use regs::{INSTRET, PAGE, Pins, X16, X17};
 
 use crate::cache::Arena;
+use crate::codegen::boxes::Boxes;
 use crate::codegen::combine::are_twins;
 use crate::codegen::exchange::{Exchange, live_throughout};
 use crate::codegen::underflow::Underflow;
@@ -106,6 +107,10 @@ pub(crate) struct Translator {
     joins: Joins<Label>,
     /// A bit for each floating-point register that is known to hold a boxed single here.
     boxed: u32,
+    /// Those that were before the first round of a loop, and stay so.
+    boxed_throughout: u32,
+    /// What is asked about that.
+    boxes: Boxes,
     /// What is done about underflow, and the index of the operation at hand.
     underflow: Underflow,
     index: usize,
@@ -162,6 +167,8 @@ impl Translator {
             sites: Sites::default(),
             joins: Joins::new(),
             boxed: 0,
+            boxed_throughout: 0,
+            boxes: Boxes::default(),
             underflow: Underflow::default(),
             index: 0,
             ops: Vec::new(),
@@ -203,7 +210,7 @@ impl Translator {
         self.joins.clear();
         (self.start, self.end) = (block.start, block.end);
         self.page = page;
-        self.boxed = 0;
+        (self.boxed, self.boxed_throughout) = (0, 0);
 
         // The entry takes the block's address in x16. A branch replaces its first instruction when the block is killed.
         self.asm.push_u32(NOP);
@@ -212,10 +219,14 @@ impl Translator {
         let ops = prepare(std::mem::take(&mut self.ops), block);
         self.begin_stretch();
         self.exchange_in(&ops);
+        self.boxes.plan(&ops);
         let first = live_throughout(&ops, block.start);
         if let Some(op) = first {
             // Nothing of the block has been counted yet.
             self.fp_on(op, op.at.into());
+            let (asked, site) = (self.boxes.throughout(&ops), op.at.into());
+            self.ask_boxed(asked, move |t| t.interpret(site));
+            self.boxed_throughout = asked;
         }
         self.end_stretch();
         self.body = self.asm.bind_here();

@@ -9,6 +9,10 @@
 //! 2. What is patched while others run it is a branch or a `nop`; they run either the old or the new instruction.
 //! 3. After `fence.i` a hart must not run a killed block. Its killer has patched what led there; generated code and the way into it
 //!    execute an `isb`.
+//!
+//! Data is cleaned by the address that it was written at: data caches behave as if they went by physical addresses. Instruction
+//! caches may go by the virtual address, so they are told the one that code runs at. QEMU's system emulation does not do the
+//! latter at all (`tests/pages/run`).
 
 #![allow(unsafe_code, reason = "instructions for caches")]
 

@@ -141,6 +141,19 @@ fn memory(cases: &Registers) -> Vec<Vec<Op>> {
     blocks.push(vec![load(m, p, 0), op(Code::Add, n, m, r), store(p, n, 8)]);
     blocks.push(vec![load(p, p, 0), load(m, p, 8), load(n, p, 16)]);
     blocks.push(vec![load(p, n, 0), load(q, n, 8)]);
+    // A pointer that moves, and accesses next to each other that are not one after the other.
+    let add = |reg, imm| Op { imm, ..op(Code::AddI, reg, reg, 0) };
+    blocks.push(vec![load(q, p, 0), add(p, 8), store(p, q, -8), load(r, p, 0)]);
+    blocks.push(vec![load(q, p, 0), load(r, p, 8), add(p, 16), store(q, r, 0), add(q, 8)]);
+    blocks.push(vec![load(q, p, 24), op(Code::Xor, m, r, r), load(r, p, 16), load(m, p, 8)]);
+    blocks.push(vec![store(p, q, 8), load(m, r, 8), store(p, r, 16), store(p, 0, 24)]);
+    let word = |code, rd, base, value, imm| Op { imm, ..op(code, rd, base, value) };
+    blocks.push(vec![
+        word(Code::Lw, q, p, 0, 4),
+        word(Code::Lw, r, p, 0, 0),
+        word(Code::Sw, 0, p, q, 12),
+        word(Code::Sw, 0, p, r, 8),
+    ]);
     for block in &mut blocks {
         for (step, op) in block.iter_mut().enumerate() {
             op.at = AT + 4 * step as u16;

@@ -3,8 +3,11 @@
 //!
 //! [`combine`] puts operations together, [`demand`] says which results are read as 32 bits only or not at all, [`runs`] which
 //! accesses share a probe of the TLB, [`exchange`] which guest registers a loop wants in host registers, [`float`] what
-//! floating-point operations a backend carries out itself, [`underflow`] where one looks for underflow.
+//! floating-point operations a backend carries out itself, [`boxes`] what it asks about registers that are read as singles,
+//! [`underflow`] where it looks for underflow.
 
+#[cfg_attr(not(target_arch = "aarch64"), allow(dead_code, reason = "x86-64 asks for each register"))]
+pub(crate) mod boxes;
 pub(crate) mod combine;
 pub(crate) mod demand;
 pub(crate) mod exchange;
