@@ -13,6 +13,8 @@ use crate::{CACHE_BLOCK, PAGE_SIZE, PHYSICAL_BITS};
 struct Mapping {
     pa: u64,
     reach: Reach,
+    /// A store to it would have the same answer.
+    stores: bool,
 }
 
 /// Bytes from `va` to the end of its page.
@@ -26,7 +28,7 @@ impl Mmu {
         let privilege = self.regime.privilege_of(access);
         if privilege == Privilege::Machine || self.rules.mode == SatpMode::Bare {
             return match va >> PHYSICAL_BITS {
-                0 => Ok(Mapping { pa: va, reach: Reach { level: 0, global: true } }),
+                0 => Ok(Mapping { pa: va, reach: Reach { level: 0, global: true }, stores: true }),
                 _ => Err(Fault::Access),
             };
         }
@@ -58,20 +60,24 @@ impl Mmu {
             }
         };
         let reach = Reach { level: leaf.level, global: leaf.pte & pte::G != 0 };
-        Ok(Mapping { pa: leaf.translate(va), reach })
+        let stores = leaf.pte & pte::D != 0 && rules.permits(leaf.pte, Access::Store);
+        Ok(Mapping { pa: leaf.translate(va), reach, stores })
     }
 
     /// The physical address of `size` bytes that do not cross a page edge, checked for everything but who answers there.
     /// Enters the page into the TLB if it can.
     fn resolve(&mut self, va: u64, size: u64, access: Access) -> Result<u64, Trap> {
-        let Mapping { pa, reach } = self.translate(va, access).map_err(|fault| fault.trap(access, va))?;
+        let Mapping { pa, reach, stores } = self.translate(va, access).map_err(|fault| fault.trap(access, va))?;
         let privilege = self.regime.privilege_of(access);
         if !self.pmp.allows(pa, size, access, privilege) {
             return Err(Fault::Access.trap(access, va));
         }
         // PMP has no W without R, nor have page tables: what can be stored to can be loaded from.
         if self.pmp.is_uniform(pa, privilege) && !self.watch.has_page(va) {
-            let filled = self.contexts.current_mut().fill(va, pa, access == Access::Store, reach);
+            // What is loaded from is often stored to next.
+            let write = stores
+                && (access == Access::Store || self.pmp.allows(pa, size, Access::Store, privilege));
+            let filled = self.contexts.current_mut().fill(va, pa, write, reach);
             self.stats.fills += u64::from(filled);
         }
         Ok(pa)
@@ -243,7 +249,7 @@ impl Mmu {
     /// The trap of a fetch from `va`.
     pub fn fetch(&mut self, va: u64) -> Result<Fetch, Trap> {
         let trap = |fault: Fault| fault.trap(Access::Fetch, va);
-        let Mapping { pa, reach } = self.translate(va, Access::Fetch).map_err(trap)?;
+        let Mapping { pa, reach, .. } = self.translate(va, Access::Fetch).map_err(trap)?;
         let privilege = self.regime.privilege;
         if !self.pmp.allows(pa, 2, Access::Fetch, privilege) {
             return Err(trap(Fault::Access));

@@ -6,7 +6,8 @@
 //!
 //! The probe is `va - tag <= 4096 - size`, unsigned. It fails for accesses that cross the page edge, and holds at any
 //! alignment otherwise. There is no valid bit: an empty slot has the tag of a page that belongs into another slot, which no
-//! address that selects this slot can match.
+//! address that selects this slot can match. Generated code may look for an address in the slot of another that is less than a page
+//! away, so the page belongs into none of the slots beside this one, either.
 //!
 //! Invariants:
 //! 1. A slot of `read` or `write` is empty, or its tag is a page that selects it and `tag + addend` is the host address of
@@ -26,12 +27,13 @@
 
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::mem::offset_of;
+use std::ops::Range;
 
 use crate::PAGE_SIZE;
 use crate::ram::{GuestMemory, HostPage, HostRef};
 
 /// log2 of the slots of the read and of the write table.
-pub const TLB_BITS: u32 = 10;
+pub const TLB_BITS: u32 = 14;
 /// Slots of the read and of the write table. A page selects slot `va >> 12 & (TLB_SLOTS - 1)`.
 pub const TLB_SLOTS: usize = 1 << TLB_BITS;
 /// log2 of the slots of the executable-code cache.
@@ -43,10 +45,11 @@ pub const EXEC_SLOTS: usize = 1 << EXEC_BITS;
 #[repr(C, align(16))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// What to add to a virtual address in the page to get the host address. A chain of pointers waits for it, so it is where
+    /// the address of the read table and an offset lead without a displacement.
+    pub addend: u64,
     /// Virtual address of the page.
     pub tag: u64,
-    /// What to add to a virtual address in the page to get the host address.
-    pub addend: u64,
 }
 
 /// A slot of the executable-code cache.
@@ -74,6 +77,9 @@ pub struct Context {
     read: [Entry; TLB_SLOTS],
     write: [Entry; TLB_SLOTS],
     exec: [ExecEntry; EXEC_SLOTS],
+    /// The chunks of `read` and of `write` that may have entries.
+    read_chunks: Chunks,
+    write_chunks: Chunks,
     exec_pages: Filter<64>,
     written_pages: Filter<64>,
     mega: Filter<64>,
@@ -84,8 +90,6 @@ pub struct Context {
     exec_local: bool,
     /// The executable table is not empty.
     exec_used: bool,
-    /// The read or the write table is not empty.
-    data_used: bool,
     log: Log,
     memory: GuestMemory,
 }
@@ -111,8 +115,8 @@ impl Context {
             (&raw mut (*context).memory).write(memory);
             Box::from_raw(context)
         };
-        context.empty_data();
-        context.empty_exec();
+        context.mark_ends();
+        context.exec[0] = empty_exec(0);
         context
     }
 
@@ -133,13 +137,13 @@ impl Context {
     }
 
     /// Notes that the page of `va` is at `pa` and may be read, and written too if `write`, all of it. Says whether it
-    /// could: only RAM can be entered, and ROM to be read. Pages with watched code are entered to be read only.
+    /// was: only RAM can be entered, and ROM to be read. Pages with watched code are entered to be read only.
     pub(crate) fn fill(&mut self, va: u64, pa: u64, write: bool, reach: Reach) -> bool {
-        let Some(page) = self.memory.page(pa).filter(|page| page.writable || !write) else { return false };
+        let Some(page) = self.memory.page(pa) else { return false };
         let tag = va & !(PAGE_SIZE - 1);
         let entry = Entry { tag, addend: (page.address as u64).wrapping_sub(tag) };
         let slot = data_slot(va);
-        if write && !self.memory.code().admits_writes(pa) {
+        if write && !(page.writable && self.memory.code().admits_writes(pa)) {
             if self.write[slot].tag == tag {
                 self.write[slot] = empty_entry(slot);
             }
@@ -150,14 +154,15 @@ impl Context {
             return self.fill(va, pa, false, reach);
         }
         self.read[slot] = entry;
+        self.read_chunks.insert(slot);
         if write {
             self.write[slot] = entry;
+            self.write_chunks.insert(slot);
             self.written_pages.insert(page.address as u64 >> 12);
         } else if self.write[slot].tag == tag && self.write[slot].addend != entry.addend {
             // The page moved without a flush. Loads see the new place from now on, so stores must not see the old one.
             self.write[slot] = empty_entry(slot);
         }
-        self.data_used = true;
         self.note_region(va, reach.level);
         if !reach.global {
             self.log.push(slot);
@@ -191,21 +196,23 @@ impl Context {
 
     /// Takes a page of memory out of the write table.
     pub(crate) fn drop_writes(&mut self, page: HostPage) {
-        if !self.data_used || !self.written_pages.may_contain(page.address as u64 >> 12) {
+        if !self.written_pages.may_contain(page.address as u64 >> 12) {
             return;
         }
         // What was flushed since the filter was last made goes out of it.
         self.written_pages = Filter::default();
-        for (slot, entry) in self.write.iter_mut().enumerate() {
-            let empty = empty_entry(slot);
-            if *entry == empty {
-                continue;
-            }
-            let address = entry.tag.wrapping_add(entry.addend);
-            if address == page.address as u64 {
-                *entry = empty;
-            } else {
-                self.written_pages.insert(address >> 12);
+        for slots in self.write_chunks.slots() {
+            for slot in slots {
+                let (entry, empty) = (&mut self.write[slot], empty_entry(slot));
+                if *entry == empty {
+                    continue;
+                }
+                let address = entry.tag.wrapping_add(entry.addend);
+                if address == page.address as u64 {
+                    *entry = empty;
+                } else {
+                    self.written_pages.insert(address >> 12);
+                }
             }
         }
     }
@@ -245,13 +252,13 @@ impl Context {
 
     /// Forgets the region of 2^`bits` bytes around `va`.
     fn flush_region(&mut self, va: u64, bits: u32) {
-        for table in [&mut self.read, &mut self.write] {
-            // Pages of the region are a run of slots, or all of them.
-            let run = (1 << (bits - 12)).min(TLB_SLOTS);
-            let first = data_slot(va) & !(run - 1);
-            for (slot, entry) in table.iter_mut().enumerate().skip(first).take(run) {
-                if entry.tag >> bits == va >> bits {
-                    *entry = empty_entry(slot);
+        // Pages of the region are a run of slots, or all of them.
+        let run = (1 << (bits - 12)).min(TLB_SLOTS);
+        let first = data_slot(va) & !(run - 1);
+        for (table, chunks) in [(&mut self.read, self.read_chunks), (&mut self.write, self.write_chunks)] {
+            for slot in (first..first + run).filter(|slot| chunks.contains(*slot)) {
+                if table[slot].tag >> bits == va >> bits {
+                    table[slot] = empty_entry(slot);
                 }
             }
         }
@@ -296,9 +303,7 @@ impl Context {
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
-        if self.data_used {
-            self.empty_data();
-        }
+        self.empty_data();
         if self.exec_used {
             self.empty_exec();
         }
@@ -315,14 +320,25 @@ impl Context {
     }
 
     fn empty_data(&mut self) {
-        for table in [&mut self.read, &mut self.write] {
-            // Almost every slot is empty when zero, which is the fastest to write.
-            table.fill(Entry { tag: 0, addend: 0 });
-            table[0] = empty_entry(0);
+        for (table, chunks) in
+            [(&mut self.read, &mut self.read_chunks), (&mut self.write, &mut self.write_chunks)]
+        {
+            for slots in std::mem::take(chunks).slots() {
+                // Almost every slot is empty when zero, which is the fastest to write.
+                table[slots].fill(Entry { tag: 0, addend: 0 });
+            }
         }
+        self.mark_ends();
         self.log.take();
         self.written_pages = Filter::default();
-        self.data_used = false;
+    }
+
+    /// Empties the slots that are not empty when zero.
+    fn mark_ends(&mut self) {
+        for slot in [0, 1, TLB_SLOTS - 1] {
+            self.read[slot] = empty_entry(slot);
+            self.write[slot] = empty_entry(slot);
+        }
     }
 
     fn empty_exec(&mut self) {
@@ -349,13 +365,40 @@ fn exec_slot(va: u64) -> usize {
     (va >> 1) as usize & (EXEC_SLOTS - 1)
 }
 
-/// Page 0 selects slot 0, page 1 slot 1.
+/// Page 0 selects slot 0, beside which are the first and the last; the other page selects one far from these.
 fn empty_entry(slot: usize) -> Entry {
-    Entry { tag: if slot == 0 { PAGE_SIZE } else { 0 }, addend: 0 }
+    let beside = slot <= 1 || slot == TLB_SLOTS - 1;
+    Entry { tag: if beside { TLB_SLOTS as u64 / 2 * PAGE_SIZE } else { 0 }, addend: 0 }
 }
 
+/// Program counter 0 selects slot 0, 2 slot 1.
 fn empty_exec(slot: usize) -> ExecEntry {
     ExecEntry { va: if slot == 0 { 2 } else { 0 }, payload: 0 }
+}
+
+/// Slots of a chunk: a host page of entries.
+const CHUNK: usize = 4096 / size_of::<Entry>();
+
+/// A set of chunks of a table, a bit for each. The tables reach far, and most contexts use little of them.
+#[derive(Clone, Copy, Default)]
+struct Chunks(u64);
+
+const _: () = assert!(TLB_SLOTS / CHUNK <= u64::BITS as usize);
+
+impl Chunks {
+    fn insert(&mut self, slot: usize) {
+        self.0 |= 1 << (slot / CHUNK);
+    }
+
+    fn contains(self, slot: usize) -> bool {
+        self.0 >> (slot / CHUNK) & 1 == 1
+    }
+
+    /// The slots of each.
+    fn slots(self) -> impl Iterator<Item = Range<usize>> {
+        let firsts = (0..TLB_SLOTS).step_by(CHUNK).filter(move |slot| self.contains(*slot));
+        firsts.map(|first| first..first + CHUNK)
+    }
 }
 
 /// A set of numbers that may claim to contain what it does not.
@@ -437,6 +480,24 @@ mod tests {
             for va in [page << 12, (page << 12) + 4095, (page << 12).wrapping_neg()] {
                 assert!(!reads(&context, va) && context.writable::<u8>(va).is_none());
                 assert_eq!(context.exec(va & !1), None);
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_slot_is_of_no_page_beside_its_own() {
+        let mut context = context();
+        for filled in [false, true] {
+            if filled {
+                (0..TLB_SLOTS as u64).for_each(|page| assert!(context.fill(page << 12, BASE, true, LOCAL)));
+                context.clear();
+            }
+            for page in (0..=TLB_SLOTS as u64).flat_map(|page| [page, page.wrapping_neg()]) {
+                for beside in [page.wrapping_sub(1), page, page.wrapping_add(1)] {
+                    let slot = data_slot(beside << 12);
+                    assert_ne!(context.read[slot].tag, page << 12, "slot {slot}");
+                    assert_ne!(context.write[slot].tag, page << 12, "slot {slot}");
+                }
             }
         }
     }

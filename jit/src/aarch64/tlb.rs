@@ -17,7 +17,7 @@ pub(super) const WRITE: u8 = WRITE_TABLE;
 const PAGE_BITS: u8 = PAGE_SIZE.ilog2() as u8;
 /// Tag and addend are loaded as a pair.
 const _: () = assert!(Context::READ_OFFSET == 0 && size_of::<Entry>() == 16);
-const _: () = assert!(offset_of!(Entry, tag) == 0 && offset_of!(Entry, addend) == 8);
+const _: () = assert!(offset_of!(Entry, addend) == 0 && offset_of!(Entry, tag) == 8);
 
 /// The largest offset in a page at which `size` bytes do not cross its edge.
 pub(super) const fn last_offset(size: i64) -> i64 {
@@ -30,7 +30,7 @@ fn look(asm: &mut Asm, table: u8, address: u8, addend: u8) {
     asm.bitfield(Width::Q, false, X17, address, PAGE_BITS, PAGE_BITS + TLB_BITS as u8 - 1);
     dynasm!(asm ; .arch aarch64
         ; add x17, X(table), x17, lsl #4
-        ; ldp x17, X(addend), [x17]
+        ; ldp X(addend), x17, [x17]
         ; sub x17, X(address), x17
     );
 }

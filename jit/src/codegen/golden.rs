@@ -382,12 +382,12 @@ pub(crate) fn state_name(offset: i64) -> Option<String> {
 
 /// What is at an offset in the context.
 pub(crate) fn context_name(offset: i64) -> Option<&'static str> {
-    let addend = offset_of!(Entry, addend);
+    let (tag, addend) = (offset_of!(Entry, tag), offset_of!(Entry, addend));
     let payload = offset_of!(ExecEntry, payload);
     let names = [
-        (Context::READ_OFFSET, "read"),
+        (Context::READ_OFFSET + tag, "read"),
         (Context::READ_OFFSET + addend, "read.addend"),
-        (Context::WRITE_OFFSET, "write"),
+        (Context::WRITE_OFFSET + tag, "write"),
         (Context::WRITE_OFFSET + addend, "write.addend"),
         (Context::EXEC_OFFSET, "exec"),
         (Context::EXEC_OFFSET + payload, "exec.payload"),

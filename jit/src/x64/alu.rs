@@ -75,6 +75,15 @@ pub(super) fn is_simple(code: Code) -> bool {
 }
 
 impl Translator {
+    /// The scratch register that still has the value of a guest register in memory. To go on with that is better than an
+    /// instruction that changes memory: what comes next may want the result.
+    fn in_scratch(&self, reg: Reg) -> Option<u8> {
+        match self.pins.loc(reg) {
+            Loc::Reg(_) => None,
+            Loc::Slot(slot) => self.asm.held(slot).filter(|host| [RAX, RCX, RDX].contains(host)),
+        }
+    }
+
     /// The host register that holds `reg`: its own, or `scratch`, loaded now.
     pub(super) fn get(&mut self, reg: Reg, scratch: u8) -> u8 {
         match self.pins.loc(reg) {
@@ -148,6 +157,7 @@ impl Translator {
         if width == Width::Q
             && op.rd == a
             && op.rd != Reg::SINK
+            && self.in_scratch(a).is_none()
             && let (to @ Loc::Slot(_), Loc::Reg(from)) = (self.pins.loc(a), self.pins.loc(b))
         {
             // The other direction of the same opcode.
@@ -183,7 +193,7 @@ impl Translator {
             // Immediates of instructions have 12 bits.
             return self.step(op);
         };
-        if width == Width::Q && op.rd == op.a && op.rd != Reg::SINK {
+        if width == Width::Q && op.rd == op.a && op.rd != Reg::SINK && self.in_scratch(op.a).is_none() {
             return self.asm.rm_imm(width, number, self.pins.loc(op.rd), imm);
         }
         let d = self.target(op.rd, &[]);
@@ -204,7 +214,7 @@ impl Translator {
 
     fn shift_imm(&mut self, width: Width, number: u8, op: &Op) {
         let amount = op.imm as u8;
-        if width == Width::Q && op.rd == op.a && op.rd != Reg::SINK {
+        if width == Width::Q && op.rd == op.a && op.rd != Reg::SINK && self.in_scratch(op.a).is_none() {
             return self.asm.shift_imm(width, number, self.pins.loc(op.rd), amount);
         }
         let d = self.target(op.rd, &[]);

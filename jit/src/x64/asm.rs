@@ -43,6 +43,11 @@ pub(super) mod op {
     pub(in super::super) const MOVSXD: u16 = 0x63;
     pub(in super::super) const MOV: u16 = 0x8b;
     pub(in super::super) const STORE: u16 = 0x89;
+
+    /// Whether an opcode is one that has its r/m as a source only.
+    pub(in super::super) fn only_reads(opcode: u16) -> bool {
+        matches!(opcode, ADD | OR | AND | SUB | XOR | CMP | TEST | MOVSXD | MOV)
+    }
 }
 
 /// Operand width of an encoded instruction.
@@ -93,6 +98,16 @@ pub(super) struct Asm {
     fixups: Vec<(u32, Label)>,
     /// The same for places in the arena outside this piece.
     pub(super) external: Vec<(u32, u32)>,
+    held: Option<Held>,
+}
+
+/// What the last instruction has left: a host register with the value of a slot.
+#[derive(Clone, Copy)]
+struct Held {
+    slot: i32,
+    host: u8,
+    /// The end of that instruction. It says nothing elsewhere.
+    end: u32,
 }
 
 impl Asm {
@@ -101,6 +116,12 @@ impl Asm {
         self.labels.clear();
         self.fixups.clear();
         self.external.clear();
+        self.held = None;
+    }
+
+    /// A host register that has the value of a slot here: the one that the last instruction has stored there or loaded from there.
+    pub(super) fn held(&self, slot: i32) -> Option<u8> {
+        self.held.filter(|held| held.slot == slot && held.end == self.here()).map(|held| held.host)
     }
 
     pub(super) fn here(&self) -> u32 {
@@ -114,6 +135,8 @@ impl Asm {
 
     pub(super) fn bind(&mut self, label: Label) {
         self.labels[label.0 as usize] = self.here();
+        // Who comes by the label has other values.
+        self.held = None;
     }
 
     pub(super) fn bind_here(&mut self) -> Label {
@@ -196,6 +219,7 @@ impl Asm {
     /// Lets the jump whose displacement is at `field` lead here.
     pub(super) fn aim(&mut self, field: u32) {
         self.set_u32(field, self.here() - (field + 4));
+        self.held = None;
     }
 
     /// Changes four bytes.
@@ -244,11 +268,22 @@ impl Asm {
 
     /// `opcode reg, rm`
     pub(super) fn rm(&mut self, width: Width, opcode: u16, reg: u8, rm: Loc) {
-        let base = match rm {
-            Loc::Reg(host) => host,
-            Loc::Slot(_) => STATE,
+        let slot = match rm {
+            Loc::Reg(host) => {
+                return self.modrm(Bytes::NONE.opcode(width, false, opcode, reg, 0, host), reg & 7, rm);
+            }
+            Loc::Slot(slot) => slot,
         };
-        self.modrm(Bytes::NONE.opcode(width, false, opcode, reg, 0, base), reg & 7, rm);
+        let held = self.held(slot).filter(|_| op::only_reads(opcode));
+        let moves = width == Width::Q && (opcode == op::MOV || opcode == op::STORE);
+        match held {
+            Some(host) if moves && host == reg => return,
+            Some(host) => self.rm(width, opcode, reg, Loc::Reg(host)),
+            None => self.modrm(Bytes::NONE.opcode(width, false, opcode, reg, 0, STATE), reg & 7, rm),
+        }
+        if moves {
+            self.held = Some(Held { slot, host: reg, end: self.here() });
+        }
     }
 
     /// An instruction that starts with `start`, with its ModRM byte, and the displacement of a slot.

@@ -15,6 +15,11 @@ use super::{Cold, Translator, alu};
 use crate::codegen::float::{is_float, is_inline};
 use crate::codegen::runs::{BASES, Base, Rules, Run, bytes, is_access, is_float_access, is_store};
 
+/// Offsets by which an access is rarely in another page than its base.
+const NEAR: std::ops::RangeInclusive<i8> = -16..=64;
+/// sp, by the standard calling convention
+const STACK_POINTER: Reg = Reg(2);
+
 /// Where the addends of a run's bases are kept.
 pub(super) const ADDENDS: [u8; BASES] = [RCX, RDX];
 /// Where the shared code leaves an addend: that of a run of one access is in its place then.
@@ -136,12 +141,14 @@ impl Translator {
 
     /// Finds the addend for all accesses by the base of this index. Returns the jump that is taken if it is not known.
     fn probe(&mut self, base: &Base, index: usize) -> u32 {
-        // The way from the address to the slot is what a chain of pointers waits for, so it does not go through a copy.
-        let address = match self.pins.pinned(base.reg) {
-            Some(host) if base.low == 0 => host,
+        // The way from the address to the slot is what a chain of pointers waits for, so it goes through no copy, nor the addition
+        // of an offset that seldom leads to another page. A stack frame may lie on a page's edge for long.
+        let address = match (self.pins.pinned(base.reg), i8::try_from(base.low)) {
+            (Some(host), Ok(0)) => (host, None),
+            (Some(host), Ok(low)) if NEAR.contains(&low) && base.reg != STACK_POINTER => (host, Some(low)),
             _ => {
                 self.address(base.reg, base.low);
-                RAX
+                (RAX, None)
             }
         };
         self.probes.paste(&mut self.asm, base.stores, (base.high - base.low) as i32, address, index)

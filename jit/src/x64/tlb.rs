@@ -12,8 +12,12 @@ use crate::codegen::runs::BASES;
 pub(super) const READ: i32 = Context::READ_OFFSET as i32;
 /// Offset of the table of what can be stored to.
 pub(super) const WRITE: i32 = Context::WRITE_OFFSET as i32;
-/// Offset of the addend in an entry; the tag is at 0.
+/// Offset of the addend in an entry. With none and the read table first in the context, the load of an addend is a cycle shorter
+/// on some hosts.
 const ADDEND: i32 = offset_of!(Entry, addend) as i32;
+const _: () = assert!(READ + ADDEND == 0);
+/// Offset of the tag in an entry.
+const TAG: i32 = offset_of!(Entry, tag) as i32;
 
 /// Mask of the offset of an address' slot in a table, after a rotation to the right by [`ROTATE`].
 const MASK: i32 = ((1 << TLB_BITS) - 1) << 4;
@@ -26,27 +30,39 @@ const fn last_offset(size: i32) -> i32 {
     PAGE_SIZE as i32 - size
 }
 
-/// Checks that the page of the guest address in the host register `address`, of `size` bytes, is in a table, and gives the offset of
-/// its slot. Clobbers `scratch`, which may be the register of the address. Returns the jump that is taken otherwise, for
-/// [`Asm::aim`].
-fn check(asm: &mut Asm, table: i32, size: i32, address: u8, slot: u8, scratch: u8) -> u32 {
+/// Where an access is.
+#[derive(Clone, Copy)]
+enum Place {
+    /// At the address in the register, of which a copy in the scratch register, which may be the same, is used up.
+    At,
+    /// So many bytes from there, which is a displacement of one byte; what is not in the page of the register's address misses.
+    Near(i8),
+}
+
+/// Checks that the page of so many bytes from a guest address in the host register `address` on, of `size` bytes, is in a table,
+/// and gives the offset of its slot. Clobbers `scratch`. Returns the jump that is taken otherwise, for [`Asm::aim`].
+fn check(asm: &mut Asm, table: i32, size: i32, (address, place): (u8, Place), slot: u8, scratch: u8) -> u32 {
     asm.rotate_right(slot, address, ROTATE);
     asm.rm_imm(Width::D, 4, Loc::Reg(slot), MASK);
-    if scratch != address {
-        asm.rm(Width::Q, op::MOV, scratch, Loc::Reg(address));
+    match place {
+        Place::Near(offset) => asm.lea(Width::Q, scratch, address, offset.into()),
+        Place::At if scratch != address => asm.rm(Width::Q, op::MOV, scratch, Loc::Reg(address)),
+        Place::At => {}
     }
-    asm.indexed(0, Width::Q, false, op::SUB, scratch, CONTEXT, Some(slot), table);
+    asm.indexed(0, Width::Q, false, op::SUB, scratch, CONTEXT, Some(slot), table + TAG);
     asm.rm_imm(Width::Q, 7, Loc::Reg(scratch), last_offset(size));
     asm.jcc_ahead(Cc::Above)
 }
 
 /// The code of [`probe`] by [`RAX`] as scratch register, which is assembled once: only the size differs.
-pub(super) struct Probes([[[Probe; HOSTS]; 2]; BASES]);
+pub(super) struct Probes([[[[Probe; HOSTS]; 2]; 2]; BASES]);
 
 /// Host registers.
 const HOSTS: usize = 16;
 /// Most bytes of a probe.
 const LENGTH: usize = 48;
+/// A displacement that stands for all; no other byte before it in a probe is the same.
+const NEAR: i8 = 0x55;
 
 #[derive(Clone, Copy)]
 struct Probe {
@@ -54,6 +70,8 @@ struct Probe {
     length: u8,
     /// What [`probe`] returns, from the start.
     miss: u8,
+    /// Where the displacement of [`Place::Near`] is.
+    near: u8,
 }
 
 impl Probes {
@@ -61,29 +79,43 @@ impl Probes {
     pub(super) fn new(addends: [u8; BASES]) -> Self {
         Self(addends.map(|addend| {
             [READ, WRITE].map(|table| {
-                std::array::from_fn(|address| {
-                    let mut asm = Asm::default();
-                    let miss = probe(&mut asm, table, 0, address as u8, addend, RAX) as u8;
-                    let length = asm.here() as u8;
-                    asm.bytes.resize(LENGTH, 0);
-                    let code = std::array::from_fn(|at| asm.bytes[at]);
-                    Probe { code, length, miss }
+                [Place::At, Place::Near(NEAR)].map(|place| {
+                    std::array::from_fn(|address| {
+                        let mut asm = Asm::default();
+                        let miss = probe_at(&mut asm, table, 0, (address as u8, place), addend, RAX) as u8;
+                        let length = asm.here() as u8;
+                        asm.bytes.resize(LENGTH, 0);
+                        let code = std::array::from_fn(|at| asm.bytes[at]);
+                        let near = asm.bytes.iter().position(|byte| *byte == NEAR as u8).unwrap_or(0) as u8;
+                        Probe { code, length, miss, near }
+                    })
                 })
             })
         }))
     }
 
     /// Appends the probe of the table of what can be loaded, or stored to, with the addend in the register of that index.
-    /// Returns what [`probe`] does.
-    pub(super) fn paste(&self, asm: &mut Asm, stores: bool, size: i32, address: u8, addend: usize) -> u32 {
+    /// The `size` bytes begin at the address in the register, or `near` that. Returns what [`probe`] does.
+    pub(super) fn paste(
+        &self,
+        asm: &mut Asm,
+        stores: bool,
+        size: i32,
+        (address, near): (u8, Option<i8>),
+        addend: usize,
+    ) -> u32 {
         /// The size is in the comparison, which the jump follows.
         const LIMIT_BEFORE_MISS: u32 = 4 + 2;
-        let Probe { code, length, miss } = &self.0[addend][usize::from(stores)][usize::from(address)];
+        let probes = &self.0[addend][usize::from(stores)][usize::from(near.is_some())];
+        let Probe { code, length, miss, near: at } = &probes[usize::from(address)];
         let start = asm.here();
         asm.bytes.extend_from_slice(code);
         asm.bytes.truncate(start as usize + usize::from(*length));
         let miss = start + u32::from(*miss);
         asm.set_u32(miss - LIMIT_BEFORE_MISS, last_offset(size) as u32);
+        if let Some(offset) = near {
+            asm.bytes[start as usize + usize::from(*at)] = offset as u8;
+        }
         miss
     }
 }
@@ -91,7 +123,12 @@ impl Probes {
 /// Finds what to add to the guest address of `size` bytes in the host register `address` to get the host's. Clobbers `scratch`, which
 /// may be the register of the address. Returns the jump that is taken if that is not known, for [`Asm::aim`].
 pub(super) fn probe(asm: &mut Asm, table: i32, size: i32, address: u8, addend: u8, scratch: u8) -> u32 {
-    let miss = check(asm, table, size, address, addend, scratch);
+    probe_at(asm, table, size, (address, Place::At), addend, scratch)
+}
+
+/// As [`probe`].
+fn probe_at(asm: &mut Asm, table: i32, size: i32, at: (u8, Place), addend: u8, scratch: u8) -> u32 {
+    let miss = check(asm, table, size, at, addend, scratch);
     asm.indexed(0, Width::Q, false, op::MOV, addend, CONTEXT, Some(addend), table + ADDEND);
     miss
 }
@@ -99,7 +136,7 @@ pub(super) fn probe(asm: &mut Asm, table: i32, size: i32, address: u8, addend: u
 /// Turns the guest address of `size` bytes in rax into the host's, or jumps to `miss`, where rax is as it was. Clobbers rcx
 /// and rdx.
 pub(super) fn locate(asm: &mut Asm, table: i32, size: i32, miss: Label) {
-    let field = check(asm, table, size, RAX, RDX, RCX);
+    let field = check(asm, table, size, (RAX, Place::At), RDX, RCX);
     asm.aim_at(field, miss);
     asm.indexed(0, Width::Q, false, op::ADD, RAX, CONTEXT, Some(RDX), table + ADDEND);
 }
