@@ -2,9 +2,10 @@
 //!
 //! Programs for the base instruction set rotate, scale an index, negate an operand or extend a part of a register by several
 //! instructions, the last of which gives the result. That one is replaced by the operation for all of them, which takes their first
-//! operand. The others are left where they are; [`super::demand`] drops those whose results nobody reads then.
+//! operand. The others are left where they are; [`super::demand`] drops those whose results nobody reads then. Compilers also
+//! rotate a register in place, where the last operand is gone when its other part comes: then the shift in place becomes the rotation.
 
-use frontend::ir::{Code, Op, Reg};
+use frontend::ir::{Code, Op, Reg, Shape};
 
 use super::demand::DEAD;
 use super::float::writes_x;
@@ -14,6 +15,31 @@ struct Values<'a> {
     ops: &'a [Op],
     /// One more than the index of the last operation that wrote each register; 0 if none did.
     writers: &'a [u16; Reg::COUNT],
+    /// The same of the last but one.
+    earlier: &'a [u16; Reg::COUNT],
+}
+
+/// The rotation that two shifts make, but for its register.
+fn rotation(first: &Op, second: &Op) -> Option<Op> {
+    let (right, left) =
+        if matches!(first.code, Code::SrlI | Code::SrlIW) { (first, second) } else { (second, first) };
+    let (code, width) = match (right.code, left.code) {
+        (Code::SrlI, Code::SllI) => (Code::RorI, 64),
+        (Code::SrlIW, Code::SllIW) => (Code::RorIW, 32),
+        _ => return None,
+    };
+    let whole = right.imm > 0 && left.imm > 0 && right.imm + left.imm == width;
+    (right.a == left.a && whole).then(|| Op { a: right.a, imm: right.imm, ..Op::of(code) })
+}
+
+/// Whether the value of `reg` may be seen by an operation, or by who comes after it has left the block.
+fn may_see(op: &Op, reg: Reg) -> bool {
+    match op.code.shape() {
+        Shape::Ri => false,
+        Shape::Rr | Shape::Rri => op.a == reg,
+        Shape::Rrr => op.a == reg || op.b == reg,
+        _ => true,
+    }
 }
 
 impl Values<'_> {
@@ -32,15 +58,25 @@ impl Values<'_> {
 
     /// The operation for `a | b`, `a ^ b` or `a + b` of two shifts that make a rotation.
     fn rotation(&self, rd: Reg, a: Reg, b: Reg) -> Option<Op> {
-        let (a, b) = (self.source(a)?, self.source(b)?);
-        let (right, left) = if matches!(a.code, Code::SrlI | Code::SrlIW) { (a, b) } else { (b, a) };
-        let (code, width) = match (right.code, left.code) {
-            (Code::SrlI, Code::SllI) => (Code::RorI, 64),
-            (Code::SrlIW, Code::SllIW) => (Code::RorIW, 32),
-            _ => return None,
-        };
-        let whole = right.imm > 0 && left.imm > 0 && right.imm + left.imm == width;
-        (right.a == left.a && whole).then(|| Op { rd, a: right.a, imm: right.imm, ..Op::of(code) })
+        Some(Op { rd, ..rotation(self.source(a)?, self.source(b)?)? })
+    }
+
+    /// The index of the shift in place that the operation `op` at `index` completes to a rotation in place, and that rotation.
+    fn rotation_in_place(&self, op: &Op, index: usize) -> Option<(usize, Op)> {
+        if !matches!(op.code, Code::Or | Code::Xor | Code::Add | Code::AddW) {
+            return None;
+        }
+        let (reg, part) = if op.rd == op.a { (op.a, op.b) } else { (op.b, op.a) };
+        let [shifted, other] = [reg, part].map(|reg| usize::from(self.writers[reg.index()]));
+        // The part was taken from what the shift in place took.
+        let in_order = op.rd == reg && self.earlier[reg.index()] < other as u16 && other < shifted;
+        let at = shifted.checked_sub(1).filter(|_| in_order)?;
+        let (shift, part) = (&self.ops[at], self.ops.get(other.checked_sub(1)?)?);
+        if shift.a != reg || self.ops[at + 1..index].iter().any(|op| may_see(op, reg)) {
+            return None;
+        }
+        let made = Op { rd: reg, at: shift.at, ..rotation(part, shift)? };
+        (op.code != Code::AddW || made.code == Code::RorIW).then_some((at, made))
     }
 
     /// The operation for a shift to the right, of a register that comes from a shift to the left.
@@ -112,19 +148,27 @@ pub(crate) fn combine(ops: &mut [Op]) {
     if !ops.iter().any(|op| is_part(op.code)) {
         return;
     }
-    let mut writers = [0; Reg::COUNT];
+    let (mut writers, mut earlier) = ([0; Reg::COUNT], [0; Reg::COUNT]);
     for index in 0..ops.len() {
         let op = ops[index];
         if op.code == Code::Join {
             writers = [0; Reg::COUNT];
         }
-        if let Some(better) = (Values { ops, writers: &writers }).better(&op) {
+        let values = Values { ops, writers: &writers, earlier: &earlier };
+        if let Some(better) = values.better(&op) {
             ops[index] = better;
+        } else if let Some((shift, rotation)) = values.rotation_in_place(&op, index) {
+            ops[shift] = rotation;
+            ops[index] = Op { a: op.rd, at: op.at, rd: op.rd, ..Op::of(Code::Mov) };
         }
+        let mut wrote = |reg: usize| {
+            earlier[reg] = writers[reg];
+            writers[reg] = index as u16 + 1;
+        };
         if writes_x(&op) {
-            writers[op.rd.index()] = index as u16 + 1;
+            wrote(op.rd.index());
             if op.code == Code::CasPair {
-                writers[op.rd.index() | 1] = index as u16 + 1;
+                wrote(op.rd.index() | 1);
             }
         }
     }
@@ -180,6 +224,38 @@ mod tests {
         becomes(&[words[0], imm(SllIW, 6, 11, 26), reg(Or, 5, 5, 6)], None);
         becomes(&[words[0], imm(SllI, 6, 10, 26), reg(Or, 5, 5, 6)], None);
         becomes(&[imm(SrlIW, 5, 10, 0), imm(SllIW, 6, 10, 32), reg(Or, 5, 5, 6)], None);
+    }
+
+    #[test]
+    fn a_shift_in_place_is_the_rotation() {
+        use Code::{Add, AddI, AddW, Lw, Mov, Or, RorI, RorIW, SllI, SllIW, SrlI, SrlIW, Xor};
+        let rotates = |ops: &[Op], want: Option<Op>| {
+            let mut combined = ops.to_vec();
+            combine(&mut combined);
+            let last = ops.len() - 1;
+            assert_eq!(combined[last], if want.is_some() { imm(Mov, 10, 10, 0) } else { ops[last] });
+            assert_eq!(combined[1], want.unwrap_or(ops[1]));
+        };
+        let [right, left] = [imm(SrlIW, 5, 10, 20), imm(SllIW, 10, 10, 12)];
+        for join in [Or, Xor, Add, AddW] {
+            rotates(&[right, left, reg(join, 10, 10, 5)], Some(imm(RorIW, 10, 10, 20)));
+            rotates(&[right, left, reg(join, 10, 5, 10)], Some(imm(RorIW, 10, 10, 20)));
+        }
+        let [back, forth] = [imm(SllI, 5, 10, 12), imm(SrlI, 10, 10, 52)];
+        rotates(&[back, forth, reg(Or, 10, 10, 5)], Some(imm(RorI, 10, 10, 52)));
+        rotates(&[back, forth, reg(AddW, 10, 10, 5)], None);
+        let join = reg(AddW, 10, 10, 5);
+        rotates(&[right, left, imm(AddI, 11, 12, 1), join], Some(imm(RorIW, 10, 10, 20)));
+        // Somebody sees the register, or may, before the rotation is complete; or one of them has another value.
+        for between in [imm(AddI, 11, 10, 1), reg(Add, 11, 12, 10), imm(Lw, 11, 2, 0), imm(AddI, 5, 5, 1)] {
+            rotates(&[right, left, between, join], None);
+        }
+        rotates(&[right, left, imm(AddI, 10, 12, 1), join], None);
+        rotates(&[right, imm(AddI, 10, 10, 1), left, join], None);
+        rotates(&[imm(SllIW, 10, 10, 12), right, join], None);
+        rotates(&[right, left, reg(AddW, 11, 10, 5)], None);
+        rotates(&[right, imm(SllIW, 10, 10, 11), join], None);
+        rotates(&[right, imm(SllIW, 10, 11, 12), join], None);
     }
 
     #[test]

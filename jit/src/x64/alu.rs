@@ -562,6 +562,7 @@ impl Translator {
                 self.page_plus(d, o.imm);
                 self.put(o.rd, d);
             }
+            Code::Mov if o.rd == o.a => {}
             Code::Mov => {
                 let a = self.get(o.a, RAX);
                 self.put(o.rd, a);
