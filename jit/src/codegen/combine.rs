@@ -32,6 +32,12 @@ fn rotation(first: &Op, second: &Op) -> Option<Op> {
     (right.a == left.a && whole).then(|| Op { a: right.a, imm: right.imm, ..Op::of(code) })
 }
 
+/// Whether nobody sees the value of `reg` that these operations begin with.
+fn is_lost(ops: &[Op], reg: Reg) -> bool {
+    let end = ops.iter().find(|op| may_see(op, reg) || op.rd == reg);
+    end.is_some_and(|op| !may_see(op, reg))
+}
+
 /// Whether the value of `reg` may be seen by an operation, or by who comes after it has left the block.
 fn may_see(op: &Op, reg: Reg) -> bool {
     match op.code.shape() {
@@ -66,16 +72,20 @@ impl Values<'_> {
         if !matches!(op.code, Code::Or | Code::Xor | Code::Add | Code::AddW) {
             return None;
         }
-        let (reg, part) = if op.rd == op.a { (op.a, op.b) } else { (op.b, op.a) };
+        let later = |a: Reg, b: Reg| self.writers[a.index()] > self.writers[b.index()];
+        let (reg, part) = if later(op.a, op.b) { (op.a, op.b) } else { (op.b, op.a) };
         let [shifted, other] = [reg, part].map(|reg| usize::from(self.writers[reg.index()]));
         // The part was taken from what the shift in place took.
-        let in_order = op.rd == reg && self.earlier[reg.index()] < other as u16 && other < shifted;
+        let in_order = self.earlier[reg.index()] < other as u16 && other < shifted;
         let at = shifted.checked_sub(1).filter(|_| in_order)?;
         let (shift, part) = (&self.ops[at], self.ops.get(other.checked_sub(1)?)?);
         if shift.a != reg || self.ops[at + 1..index].iter().any(|op| may_see(op, reg)) {
             return None;
         }
         let made = Op { rd: reg, at: shift.at, ..rotation(part, shift)? };
+        if op.rd != reg && !is_lost(&self.ops[index + 1..], reg) {
+            return None;
+        }
         (op.code != Code::AddW || made.code == Code::RorIW).then_some((at, made))
     }
 
@@ -159,7 +169,7 @@ pub(crate) fn combine(ops: &mut [Op]) {
             ops[index] = better;
         } else if let Some((shift, rotation)) = values.rotation_in_place(&op, index) {
             ops[shift] = rotation;
-            ops[index] = Op { a: op.rd, at: op.at, rd: op.rd, ..Op::of(Code::Mov) };
+            ops[index] = Op { a: rotation.rd, at: op.at, rd: op.rd, ..Op::of(Code::Mov) };
         }
         let mut wrote = |reg: usize| {
             earlier[reg] = writers[reg];
@@ -254,8 +264,33 @@ mod tests {
         rotates(&[right, imm(AddI, 10, 10, 1), left, join], None);
         rotates(&[imm(SllIW, 10, 10, 12), right, join], None);
         rotates(&[right, left, reg(AddW, 11, 10, 5)], None);
+        rotates(&[right, left, reg(AddW, 10, 10, 10)], None);
         rotates(&[right, imm(SllIW, 10, 10, 11), join], None);
         rotates(&[right, imm(SllIW, 10, 11, 12), join], None);
+    }
+
+    #[test]
+    fn a_rotation_in_place_can_go_elsewhere_if_its_place_is_lost() {
+        use Code::{Add, AddW, Const, Lw, Mov, RorIW, SllIW, SrlIW};
+        let [right, left] = [imm(SrlIW, 5, 10, 20), imm(SllIW, 10, 10, 12)];
+        for rd in [5, 11] {
+            let join = reg(AddW, rd, 10, 5);
+            for (next, lost) in [
+                (reg(Add, 10, 11, 12), true),
+                (imm(Const, 10, 0, 3), true),
+                (reg(Add, 10, 10, 12), false),
+                (reg(Add, 12, 11, 10), false),
+                (imm(Lw, 10, 2, 0), false),
+            ] {
+                let mut ops = [right, left, join, next];
+                combine(&mut ops);
+                let want = if lost { [imm(RorIW, 10, 10, 20), imm(Mov, rd, 10, 0)] } else { [left, join] };
+                assert_eq!(ops[1..3], want);
+            }
+            let mut last = [right, left, join];
+            combine(&mut last);
+            assert_eq!(last, [right, left, join]);
+        }
     }
 
     #[test]

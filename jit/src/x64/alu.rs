@@ -663,8 +663,9 @@ impl Translator {
                 self.put(o.rd, a);
             }
             Code::AddIW if o.imm == 0 => {
-                let d = self.target(o.rd, &[]);
-                self.q(op::MOVSXD, d, self.pins.loc(o.a));
+                // Hosts forward what was just stored to a load that does not extend it much sooner.
+                let (a, d) = (self.get(o.a, RAX), self.target(o.rd, &[]));
+                self.q(op::MOVSXD, d, Loc::Reg(a));
                 self.put(o.rd, d);
             }
             Code::AddIW => self.binary_imm(D, imm::ADD, o),

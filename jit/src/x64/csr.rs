@@ -1,4 +1,5 @@
-//! The CSR accesses that kernels make at every trap, without leaving generated code. All others are helpers.
+//! The CSR accesses that kernels make at every trap, and mathematical functions in every call, without leaving generated code. All
+//! others are helpers.
 
 use std::mem::offset_of;
 
@@ -39,6 +40,9 @@ impl Translator {
             (Some((slot, mask)), _, CsrAccess::Read | CsrAccess::Write) => {
                 self.csr_or_call(o, |t| t.plain_csr(slot, mask, access, o));
             }
+            (_, number::FFLAGS | number::FRM, CsrAccess::Read | CsrAccess::Write) => {
+                self.float_csr(csr == number::FFLAGS, access, o);
+            }
             (_, number::SSTATUS, CsrAccess::Read) => self.csr_or_call(o, |t| t.read_sstatus(o.rd)),
             (_, number::SSTATUS, CsrAccess::Set | CsrAccess::Clear)
                 if immediate(o.imm) == Some(mstatus::SIE as u8) =>
@@ -62,6 +66,59 @@ impl Translator {
             self.asm.jcc(Cc::NotEqual, slow);
         }
         inline(self);
+        self.asm.bind(done);
+        let op = *o;
+        self.cold_branch(slow, done, move |t| t.call_helper(&op));
+    }
+
+    /// Reads and writes `fflags` or `frm` while floating point is live, hence on; writes while its state is dirty already. A
+    /// helper sets another rounding mode, and reads flags that are rare.
+    fn float_csr(&mut self, is_flags: bool, access: CsrAccess, o: &Op) {
+        /// Exceptions in MXCSR: all, and those but for inexact and denormal operands.
+        const ALL: i32 = 0x3f;
+        const RARE: i8 = 0x1d;
+        const INEXACT: u8 = 5;
+        let (slow, done) = (self.asm.label(), self.asm.label());
+        let (reads, writes) = (o.rd != Reg::SINK, access == CsrAccess::Write);
+        dynasm!(self.asm ; .arch x64 ; test BYTE [r15 + field!(native.fp_live)], if writes { 2 } else { 1 });
+        self.asm.jcc(Cc::Equal, slow);
+        if is_flags {
+            dynasm!(self.asm ; .arch x64
+                ; stmxcsr [r15 + field!(native.control)]
+                ; mov eax, [r15 + field!(native.control)]
+            );
+            if reads {
+                dynasm!(self.asm ; .arch x64 ; test al, BYTE RARE);
+                self.asm.jcc(Cc::NotEqual, slow);
+            }
+            if writes {
+                let clean = self.asm.label();
+                self.copy(RCX, o.a);
+                dynasm!(self.asm ; .arch x64 ; and ecx, BYTE 0x1f ; movzx edx, BYTE [r15 + field!(fflags)]);
+                dynasm!(self.asm ; .arch x64 ; mov [r15 + field!(fflags)], cl ; test al, BYTE ALL as i8);
+                self.asm.jcc(Cc::Equal, clean);
+                dynasm!(self.asm ; .arch x64
+                    ; and DWORD [r15 + field!(native.control)], !ALL
+                    ; ldmxcsr [r15 + field!(native.control)]
+                );
+                self.asm.bind(clean);
+            } else {
+                dynasm!(self.asm ; .arch x64 ; movzx edx, BYTE [r15 + field!(fflags)]);
+            }
+            if reads {
+                dynasm!(self.asm ; .arch x64 ; shr eax, INEXACT as i8 ; and eax, BYTE 1 ; or eax, edx);
+            }
+        } else {
+            dynasm!(self.asm ; .arch x64 ; movzx eax, BYTE [r15 + field!(frm)]);
+            if writes {
+                self.copy(RCX, o.a);
+                dynasm!(self.asm ; .arch x64 ; and ecx, BYTE 7 ; cmp ecx, eax);
+                self.asm.jcc(Cc::NotEqual, slow);
+            }
+        }
+        if reads {
+            self.put(o.rd, RAX);
+        }
         self.asm.bind(done);
         let op = *o;
         self.cold_branch(slow, done, move |t| t.call_helper(&op));
