@@ -67,7 +67,8 @@ impl Mmu {
     /// The physical address of `size` bytes that do not cross a page edge, checked for everything but who answers there.
     /// Enters the page into the TLB if it can.
     fn resolve(&mut self, va: u64, size: u64, access: Access) -> Result<u64, Trap> {
-        let Mapping { pa, reach, stores } = self.translate(va, access).map_err(|fault| fault.trap(access, va))?;
+        let Mapping { pa, reach, stores } =
+            self.translate(va, access).map_err(|fault| fault.trap(access, va))?;
         let privilege = self.regime.privilege_of(access);
         if !self.pmp.allows(pa, size, access, privilege) {
             return Err(Fault::Access.trap(access, va));
@@ -75,8 +76,8 @@ impl Mmu {
         // PMP has no W without R, nor have page tables: what can be stored to can be loaded from.
         if self.pmp.is_uniform(pa, privilege) && !self.watch.has_page(va) {
             // What is loaded from is often stored to next.
-            let write = stores
-                && (access == Access::Store || self.pmp.allows(pa, size, Access::Store, privilege));
+            let write =
+                stores && (access == Access::Store || self.pmp.allows(pa, size, Access::Store, privilege));
             let filled = self.contexts.current_mut().fill(va, pa, write, reach);
             self.stats.fills += u64::from(filled);
         }

@@ -220,7 +220,8 @@ impl Translator {
         let d = self.target(op.rd, &[]);
         self.copy(d, op.a);
         self.asm.shift_imm(width, number, Loc::Reg(d), amount);
-        if width == Width::D {
+        // A shift to the right leaves a sign of 0, which is in the upper half already.
+        if width == Width::D && (number != shift::SHR || amount & 31 == 0) {
             self.extend_result(op, d);
         }
         self.put(op.rd, d);
