@@ -33,7 +33,7 @@ use crate::PAGE_SIZE;
 use crate::ram::{GuestMemory, HostPage, HostRef};
 
 /// log2 of the slots of the read and of the write table.
-pub const TLB_BITS: u32 = 14;
+pub const TLB_BITS: u32 = 13;
 /// Slots of the read and of the write table. A page selects slot `va >> 12 & (TLB_SLOTS - 1)`.
 pub const TLB_SLOTS: usize = 1 << TLB_BITS;
 /// log2 of the slots of the executable-code cache.

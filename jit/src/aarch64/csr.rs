@@ -1,4 +1,5 @@
-//! The CSR accesses that kernels make at every trap, without leaving generated code. All others are helpers.
+//! The CSR accesses that kernels make at every trap, and mathematical functions in every call, without leaving generated code. All
+//! others are helpers.
 
 use std::mem::offset_of;
 
@@ -10,7 +11,7 @@ use softmmu::Privilege;
 
 use super::Translator;
 use super::asm::{Cc, Logic, Width};
-use super::regs::{X15, X16, field, slot};
+use super::regs::{FP_DIRTY, FP_LIVE, STATE, X15, X16, X17, XZR, field, slot};
 use crate::context::{HartState, mstatus};
 
 /// The operand of an instruction with the immediate form (`csrrwi` and its sisters).
@@ -39,6 +40,9 @@ impl Translator {
             (Some((slot, mask)), _, CsrAccess::Read | CsrAccess::Write) => {
                 self.csr_or_call(o, |t| t.plain_csr(slot, mask, access, o));
             }
+            (_, number::FFLAGS | number::FRM, CsrAccess::Read | CsrAccess::Write) => {
+                self.float_csr(csr == number::FFLAGS, access, o);
+            }
             (_, number::SSTATUS, CsrAccess::Read) => self.csr_or_call(o, |t| t.read_sstatus(o.rd)),
             (_, number::SSTATUS, CsrAccess::Set | CsrAccess::Clear)
                 if immediate(o.imm) == Some(mstatus::SIE as u8) =>
@@ -63,6 +67,43 @@ impl Translator {
             self.asm.cbz(Width::D, true, X16, slow);
         }
         inline(self);
+        self.asm.bind(done);
+        let op = *o;
+        self.cold_branch(slow, done, move |t| t.call_helper(&op));
+    }
+
+    /// Reads and writes `fflags` or `frm` while floating point is live, hence on; writes while its state is dirty already. A
+    /// helper sets another rounding mode. Underflow has been looked for, as before all calls.
+    fn float_csr(&mut self, is_flags: bool, access: CsrAccess, o: &Op) {
+        let (slow, done) = (self.asm.label(), self.asm.label());
+        let (reads, writes) = (o.rd != Reg::SINK, access == CsrAccess::Write);
+        self.asm.tst_imm(Width::Q, STATE, 1 << if writes { FP_DIRTY } else { FP_LIVE });
+        self.asm.b_cc(Cc::Equal, slow);
+        if is_flags {
+            if reads {
+                self.asm.read_fpsr(X16);
+                self.asm.ldrb(X17, field!(fflags));
+                // IOC, DZC, OFC, UFC, IXC are the bits of fflags in the opposite order.
+                dynasm!(self.asm ; .arch aarch64 ; rbit w16, w16 ; orr w16, w17, w16, lsr #27);
+            }
+            if writes {
+                let a = self.get(o.a, X15);
+                self.asm.logic_imm(Width::Q, Logic::And, X17, a, 0x1f);
+                self.asm.strb(X17, field!(fflags));
+                self.asm.write_fpsr(XZR);
+            }
+        } else {
+            self.asm.ldrb(X16, field!(frm));
+            if writes {
+                let a = self.get(o.a, X15);
+                self.asm.logic_imm(Width::Q, Logic::And, X17, a, 7);
+                dynasm!(self.asm ; .arch aarch64 ; cmp w17, w16);
+                self.asm.b_cc(Cc::NotEqual, slow);
+            }
+        }
+        if reads {
+            self.put(o.rd, X16);
+        }
         self.asm.bind(done);
         let op = *o;
         self.cold_branch(slow, done, move |t| t.call_helper(&op));

@@ -47,13 +47,15 @@ use links::{Jump, Links, List};
 use pages::{Page, Watch};
 
 /// Bytes of the arena.
-const ARENA_SIZE: usize = 32 << 20;
+const ARENA_SIZE: usize = 28 << 20;
 /// The same for tests of the engines, which is small so that they see regions retired.
 const SMALL_ARENA_SIZE: usize = 2 << 20;
 const REGIONS: u32 = 16;
 
 /// Bytes of the arena that the host is asked for at a time; a divisor of every region's size, and a multiple of every host's page.
 const POPULATE: u32 = 128 << 10;
+/// Bytes of code after which the writable mapping is released.
+const RELEASE: u32 = 4 * POPULATE;
 
 /// Most physical address of a page that can be translated; links name pages and views by 32 bits.
 const MAX_ADDRESS: u64 = CUT;
@@ -439,12 +441,15 @@ impl CodeCache {
             inner.populated = next;
             let after = after(inner.region_end);
             self.retire(inner, after..after + region_size);
-            self.arena.release_writable();
         }
         let entry = inner.cursor;
         inner.cursor += size;
         if inner.cursor > inner.populated {
             let end = inner.cursor.next_multiple_of(POPULATE);
+            if inner.populated / RELEASE != end / RELEASE {
+                // Links have been patched all over it since.
+                self.arena.release_writable();
+            }
             self.arena.populate(inner.populated..end);
             inner.populated = end;
         }

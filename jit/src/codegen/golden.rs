@@ -9,7 +9,7 @@ use std::mem::offset_of;
 use std::path::PathBuf;
 
 use frontend::Block;
-use frontend::ir::{Amo, AmoOp, Code, Fmt, Helper, IntKind, Op, Reg, Shape, fp_aux};
+use frontend::ir::{Amo, AmoOp, Code, CsrAccess, Fmt, Helper, IntKind, Op, Reg, Shape, fp_aux};
 use softmmu::{Context, Entry, ExecEntry};
 
 use crate::context::HartState;
@@ -303,6 +303,18 @@ fn control(cases: &Registers) -> Vec<Vec<Op>> {
     }
     for (number, _) in Helper::ALL.iter().enumerate() {
         blocks.push(Op { c: Reg(number as u8), imm: 0x1234, ..op(Code::Call, p, q, m) });
+    }
+    // Accesses to CSRs that are no helpers, as instruction bits: fflags, frm, and sepc for those of the supervisor.
+    for (number, access, rd) in [
+        (1, CsrAccess::Read, p),
+        (1, CsrAccess::Write, p),
+        (1, CsrAccess::Write, Reg::SINK.0),
+        (2, CsrAccess::Read, m),
+        (2, CsrAccess::Write, p),
+        (0x141, CsrAccess::Write, p),
+    ] {
+        let call = op(Code::Call, rd, q, 0);
+        blocks.push(Op { c: Reg(Helper::CsrPlain as u8), aux: access as u8, imm: number << 20, ..call });
     }
     let mut blocks: Vec<_> = blocks.into_iter().map(|op| vec![op]).collect();
     // Branches and jumps in the middle of a block, which lead to another of its instructions, or out.
