@@ -21,7 +21,7 @@ pub struct Block {
 }
 
 /// Most instructions in a block.
-pub const MAX_INSNS: usize = 64;
+pub const MAX_INSNS: usize = 256;
 /// Most branches and jumps that a block goes on after.
 const MAX_BRANCHES: usize = 12;
 /// Most bytes that a block leaves out between two instructions.
@@ -334,7 +334,7 @@ mod tests {
     fn branches_are_bounded() {
         let block = cut(&[branch(2); 200], &[]);
         assert_eq!(block.insns.len(), MAX_BRANCHES + 1);
-        let block = cut(&[step(); 200], &[]);
+        let block = cut(&[step(); MAX_INSNS + 1], &[]);
         assert_eq!(block.insns.len(), MAX_INSNS);
     }
 
