@@ -441,6 +441,7 @@ impl CodeCache {
             inner.populated = next;
             let after = after(inner.region_end);
             self.retire(inner, after..after + region_size);
+            self.arena.release_writable();
         }
         let entry = inner.cursor;
         inner.cursor += size;
