@@ -8,6 +8,7 @@ use std::mem::offset_of;
 
 use dynasm::dynasm;
 use dynasmrt::DynasmApi;
+use frontend::block::MAX_BRANCHES;
 use frontend::ir::{Code, Op, Reg};
 use softmmu::{Context, EXEC_BITS, ExecEntry};
 
@@ -184,6 +185,9 @@ impl Translator {
     pub(super) fn unlinked(&mut self) {
         const MOV: u32 = 5;
         const JMP_SHORT: u32 = 2;
+        /// One for each branch that the block goes on after, and two for the last.
+        const MOST: u32 = MAX_BRANCHES as u32 + 2;
+        const _: () = assert!((MOST - 1) * (MOV + JMP_SHORT) - JMP_SHORT <= i8::MAX as u32);
         let jumps = self.links.len() as u32;
         if jumps == 0 {
             return;
