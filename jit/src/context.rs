@@ -97,6 +97,8 @@ pub struct Native {
     pub(crate) saved: [u64; SAVED],
     /// Instructions of the host that generated code has executed, if they are counted.
     pub(crate) host_insns: u64,
+    /// Physical address of a block whose accesses wander from page to page, in which [`softmmu::Near`] entries do not pay.
+    pub(crate) wanderer: Option<u64>,
 }
 
 /// See [`Native::saved`].
@@ -111,6 +113,7 @@ pub(crate) struct Callbacks {
     pub(crate) step: u64,
     pub(crate) call: u64,
     pub(crate) underflow: u64,
+    pub(crate) near: u64,
 }
 
 impl HartState {

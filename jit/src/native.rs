@@ -183,6 +183,9 @@ impl Native {
             self.stats.entries += 1;
             let exit = self.enter(hart, code, pc);
             self.count_exit(hart, exit, pc);
+            if let Some(pa) = hart.state().native.wanderer.take() {
+                self.cache.note_wanderer(pa);
+            }
             match exit {
                 exit::LINK => {
                     let native = &hart.state().native;
@@ -325,7 +328,7 @@ impl Native {
             return None;
         }
         self.heat[heat_slot(pa)] = 0;
-        self.translator.translate(block, (key(pa, view) >> 12) as u32);
+        self.translator.translate(block, (key(pa, view) >> 12) as u32, ticket.wanders);
         let size = self.translator.code().len();
         let usual = self.translator.usual();
         let translator = &mut self.translator;
@@ -469,6 +472,7 @@ fn callbacks<H: Hart>() -> Callbacks {
         step: step::<H> as *const () as u64,
         call: call::<H> as *const () as u64,
         underflow: underflow::<H> as *const () as u64,
+        near: near::<H> as *const () as u64,
     }
 }
 
@@ -579,4 +583,20 @@ unsafe extern "C" fn underflow<H: Hart>(hart: *mut H, ops: *const Op, count: u64
     let state = hart.state();
     state.native.slow.underflows += 1;
     codegen::underflow::raise(state, ops);
+}
+
+/// The entry of a place in the block at page offset `start` has been filled often.
+///
+/// # Safety
+/// As for [`load`].
+unsafe extern "C" fn near<H: Hart>(hart: *mut H, index: u64, start: u64, stores: u64) {
+    // SAFETY: the caller's.
+    let hart = unsafe { &mut *hart };
+    let state = hart.state();
+    let (instret, pc) = (state.instret, state.page.wrapping_add(start));
+    if hart.mmu().near_is_poor(stores != 0, index as usize, instret)
+        && let Ok(fetch) = hart.mmu().fetch(pc)
+    {
+        hart.state().native.wanderer = Some(fetch.pa);
+    }
 }

@@ -44,6 +44,7 @@
 mod contexts;
 mod l2;
 mod mmu;
+mod near;
 mod pmp;
 mod ram;
 mod slow;
@@ -59,6 +60,7 @@ mod tests;
 pub use mmu::{Fetch, Mmu, MmuConfig, MmuStats, MmuWatcher, Regime, Reservation, Walk};
 pub use pmp::Pmp;
 pub use ram::{CodeBitmap, CodePage, CodeWatcher, GuestMemory, MemoryError, Ram};
+pub use near::{NEARS, Near};
 pub use tlb::{Context, EXEC_BITS, EXEC_SLOTS, Entry, ExecEntry, TLB_BITS, TLB_SLOTS};
 pub use trap::{Access, AccessFault, Fault, Privilege, Trap, cause};
 pub use walk::SatpMode;

@@ -263,6 +263,12 @@ impl Mmu {
         self.contexts.current()
     }
 
+    /// Whether an entry of [`Self::context`]'s [`Near`](crate::Near)s was filled more often than pays; to be asked when its `fills`
+    /// have come to 0. `instret` is how many instructions the hart has retired.
+    pub fn near_is_poor(&mut self, stores: bool, index: usize, instret: u64) -> bool {
+        self.contexts.current_mut().near_is_poor(stores, index, instret)
+    }
+
     /// Counts whatever can make fetches find other code, or none: changes of `satp`, privilege, `menvcfg` and PMP, and every
     /// flush. What only loads and stores depend on does not count: SUM, MXR and MPRV.
     pub fn code_epoch(&self) -> u64 {

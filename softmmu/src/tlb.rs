@@ -30,6 +30,7 @@ use std::mem::offset_of;
 use std::ops::Range;
 
 use crate::PAGE_SIZE;
+use crate::near::Nears;
 use crate::ram::{GuestMemory, HostPage, HostRef};
 
 /// log2 of the slots of the read and of the write table.
@@ -77,6 +78,7 @@ pub struct Context {
     read: [Entry; TLB_SLOTS],
     write: [Entry; TLB_SLOTS],
     exec: [ExecEntry; EXEC_SLOTS],
+    near: Nears,
     /// The chunks of `read` and of `write` that may have entries.
     read_chunks: Chunks,
     write_chunks: Chunks,
@@ -101,6 +103,10 @@ impl Context {
     pub const WRITE_OFFSET: usize = offset_of!(Context, write);
     /// Offset of the executable-code cache in a context.
     pub const EXEC_OFFSET: usize = offset_of!(Context, exec);
+    /// Offset in a context of the [`Near`](crate::Near) entries of places that load, which those of places that store follow.
+    pub const NEAR_OFFSET: usize = offset_of!(Context, near);
+    /// Offset in a context of a byte that is 1 if one of these entries may not be empty.
+    pub const NEAR_FILLED_OFFSET: usize = Self::NEAR_OFFSET + Nears::FILLED_OFFSET;
 
     pub(crate) fn new(memory: GuestMemory) -> Box<Self> {
         let layout = Layout::new::<Self>();
@@ -109,10 +115,11 @@ impl Context {
         if context.is_null() {
             handle_alloc_error(layout);
         }
-        // SAFETY: fresh, zeroed memory of that layout. Zero is a value of every field but `memory`, which is written before
-        // the box exists.
+        // SAFETY: fresh, zeroed memory of that layout. Zero is a value of every field but `memory` and `near`, which are
+        // written before the box exists.
         let mut context = unsafe {
             (&raw mut (*context).memory).write(memory);
+            (&raw mut (*context).near).write(Nears::new());
             Box::from_raw(context)
         };
         context.mark_ends();
@@ -153,6 +160,10 @@ impl Context {
             }
             return self.fill(va, pa, false, reach);
         }
+        if self.read[slot].tag == tag && self.read[slot].addend != entry.addend {
+            // The page moved without a flush. All accesses see the new place from now on.
+            self.near.clear();
+        }
         self.read[slot] = entry;
         self.read_chunks.insert(slot);
         if write {
@@ -160,7 +171,7 @@ impl Context {
             self.write_chunks.insert(slot);
             self.written_pages.insert(page.address as u64 >> 12);
         } else if self.write[slot].tag == tag && self.write[slot].addend != entry.addend {
-            // The page moved without a flush. Loads see the new place from now on, so stores must not see the old one.
+            // As above.
             self.write[slot] = empty_entry(slot);
         }
         self.note_region(va, reach.level);
@@ -199,6 +210,7 @@ impl Context {
         if !self.written_pages.may_contain(page.address as u64 >> 12) {
             return;
         }
+        self.near.clear();
         // What was flushed since the filter was last made goes out of it.
         self.written_pages = Filter::default();
         for slots in self.write_chunks.slots() {
@@ -217,6 +229,11 @@ impl Context {
         }
     }
 
+    /// As [`Nears::is_poor`].
+    pub(crate) fn near_is_poor(&mut self, stores: bool, index: usize, instret: u64) -> bool {
+        self.near.is_poor(stores, index, instret)
+    }
+
     fn note_region(&mut self, va: u64, level: u32) {
         match level {
             0 => {}
@@ -230,6 +247,7 @@ impl Context {
     pub(crate) fn flush_page(&mut self, va: u64) {
         let tag = va & !(PAGE_SIZE - 1);
         let slot = data_slot(va);
+        self.near.clear();
         if self.read[slot].tag == tag {
             self.read[slot] = empty_entry(slot);
         }
@@ -288,6 +306,7 @@ impl Context {
     pub(crate) fn clear_local(&mut self) {
         match self.log.take() {
             Some(slots) => {
+                self.near.clear();
                 for &slot in slots {
                     let slot = usize::from(slot);
                     self.read[slot] = empty_entry(slot);
@@ -320,6 +339,7 @@ impl Context {
     }
 
     fn empty_data(&mut self) {
+        self.near.clear();
         for (table, chunks) in
             [(&mut self.read, &mut self.read_chunks), (&mut self.write, &mut self.write_chunks)]
         {

@@ -35,7 +35,7 @@ impl Host for Aarch64 {
     };
 
     fn listing(&mut self, block: &Block) -> Vec<String> {
-        self.translator.translate(block, PAGE);
+        self.translator.translate(block, PAGE, false);
         listing(&self.translator, &self.names)
     }
 }
@@ -135,12 +135,12 @@ fn density(body: &[(Opcode, [u8; 4], i64)]) -> f64 {
     let block = block.expect("code");
     let (_, thunks) = shared_code();
     let mut translator = Translator::new(thunks);
-    translator.translate(&block, PAGE);
+    translator.translate(&block, PAGE, false);
     // Without the entry, what comes before the loop, and the jump behind it.
     let round = translator.usual() - translator.asm.offset_of(translator.body) as usize - 4;
     // It is what is counted at the body, by what `movz x16` loads.
     translator.count_host();
-    translator.translate(&block, PAGE);
+    translator.translate(&block, PAGE, false);
     let body = translator.asm.offset_of(translator.body) as usize;
     let movz: [u8; 4] = translator.code()[body..][..4].try_into().expect("four bytes");
     assert_eq!(u32::from_le_bytes(movz), 0xd280_0010 | (round as u32 / 4) << 5);
@@ -155,7 +155,7 @@ fn a_block_that_is_too_long_for_short_branches_has_others() {
     let mut words = |count: usize| {
         let on = Op { aux: 1, ..Op::of(Code::FpOn) };
         let ops = [on].into_iter().chain(vec![double(Code::FMul); count]).collect();
-        translator.translate(&Block { start: 0, end: 4, ops, insns: vec![0] }, PAGE);
+        translator.translate(&Block { start: 0, end: 4, ops, insns: vec![0] }, PAGE, false);
         let code = &translator.code()[..translator.instructions()];
         let words = code.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
         let tests = words.clone().filter(|word| word & 0x7e00_0000 == 0x3600_0000).count();

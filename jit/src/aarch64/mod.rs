@@ -193,7 +193,8 @@ impl Translator {
     }
 
     /// Assembles a block of the page with this number. The code is position-independent but for [`Self::place`].
-    pub(crate) fn translate(&mut self, block: &Block, page: u32) {
+    /// There are no [`softmmu::Near`] entries here, so it does not matter whether its accesses wander from page to page.
+    pub(crate) fn translate(&mut self, block: &Block, page: u32, _wanders: bool) {
         self.is_near = true;
         if !self.assemble(block, page) {
             self.is_near = false;

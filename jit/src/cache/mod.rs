@@ -60,6 +60,9 @@ const RELEASE: u32 = 4 * POPULATE;
 /// Most physical address of a page that can be translated; links name pages and views by 32 bits.
 const MAX_ADDRESS: u64 = CUT;
 
+/// Most of [`Inner::wanderers`]; they are found again.
+const MAX_WANDERERS: usize = 1 << 12;
+
 /// In a block's key: the block is of [`View::Cut`].
 const CUT: u64 = 1 << 43;
 
@@ -92,6 +95,8 @@ struct Inner {
     cuts: Cuts,
     /// By key: where blocks that cross a page edge go on.
     second_pages: AddressMap<u64>,
+    /// Physical addresses of blocks whose accesses wander from page to page.
+    wanderers: AddressMap<()>,
     links: Links,
     pages: Pages,
     harts: Harts,
@@ -145,6 +150,8 @@ pub(crate) struct Ticket {
     code: [Span; 2],
     view: View,
     versions: [u64; 2],
+    /// Its accesses wander from page to page.
+    pub(crate) wanders: bool,
 }
 
 impl Inner {
@@ -184,6 +191,7 @@ impl CodeCache {
             blocks: AddressMap::default(),
             cuts: [0; 32],
             second_pages: AddressMap::default(),
+            wanderers: AddressMap::default(),
             links: Links::default(),
             pages: AddressMap::default(),
             harts: Harts::default(),
@@ -245,7 +253,20 @@ impl CodeCache {
         let mut inner = self.inner.lock();
         let first = self.watch(&mut inner, code[0])?;
         let second = if code[1].length == 0 { 0 } else { self.watch(&mut inner, code[1])? };
-        Some(Ticket { code, view, versions: [first, second] })
+        let wanders = inner.wanderers.contains_key(&code[0].pa);
+        Some(Ticket { code, view, versions: [first, second], wanders })
+    }
+
+    /// The accesses of the block at a physical address wander from page to page: it has to be translated again.
+    pub(crate) fn note_wanderer(&self, pa: u64) {
+        let inner = &mut *self.inner.lock();
+        if inner.wanderers.len() >= MAX_WANDERERS {
+            inner.wanderers.clear();
+        }
+        inner.wanderers.insert(pa, ());
+        for view in [View::Plain, View::Cut] {
+            self.remove(inner, key(pa, view));
+        }
     }
 
     /// Watches a part of a page; its version, if every store to it is noticed now.
@@ -538,6 +559,7 @@ impl CodeCache {
         }
         for start in killed {
             inner.stats.killed += 1;
+            inner.wanderers.remove(&(start & !CUT));
             if let Some(trace) = &self.trace {
                 let fields = [
                     ("pa", Value::Hex(start & !CUT)),

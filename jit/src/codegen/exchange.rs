@@ -43,7 +43,7 @@ fn uses(ops: &[Op]) -> [u32; 32] {
 }
 
 /// Whether a block jumps to its own start.
-fn is_loop(ops: &[Op], start: u16) -> bool {
+pub(crate) fn is_loop(ops: &[Op], start: u16) -> bool {
     let back = |op: &Op| matches!(op.code.shape(), Shape::Branch | Shape::Jump) && op.imm == i64::from(start);
     ops.iter().any(back)
 }

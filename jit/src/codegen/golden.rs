@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use frontend::Block;
 use frontend::ir::{Amo, AmoOp, Code, CsrAccess, Fmt, Helper, IntKind, Op, Reg, Shape, fp_aux};
-use softmmu::{Context, Entry, ExecEntry};
+use softmmu::{Context, Entry, ExecEntry, NEARS, Near};
 
 use crate::context::HartState;
 
@@ -154,6 +154,9 @@ fn memory(cases: &Registers) -> Vec<Vec<Op>> {
         word(Code::Sw, 0, p, q, 12),
         word(Code::Sw, 0, p, r, 8),
     ]);
+    // A loop.
+    let back = Op { imm: AT.into(), ..op(Code::Bne, 0, q, 0) };
+    blocks.push(vec![load(q, p, 0), store(m, q, 8), load(p, p, 8), back]);
     for block in &mut blocks {
         for (step, op) in block.iter_mut().enumerate() {
             op.at = AT + 4 * step as u16;
@@ -404,7 +407,16 @@ pub(crate) fn context_name(offset: i64) -> Option<&'static str> {
         (Context::EXEC_OFFSET, "exec"),
         (Context::EXEC_OFFSET + payload, "exec.payload"),
     ];
-    names.into_iter().find(|&(place, _)| place as i64 == offset).map(|(_, name)| name)
+    let near = [
+        (offset_of!(Near, addend), ["near.read.addend", "near.write.addend"]),
+        (offset_of!(Near, tag), ["near.read", "near.write"]),
+        (offset_of!(Near, span), ["near.read.span", "near.write.span"]),
+    ];
+    let tables = [Context::NEAR_OFFSET, Context::NEAR_OFFSET + NEARS * size_of::<Near>()];
+    let near = near.into_iter().flat_map(|(field, names)| {
+        tables.into_iter().zip(names).map(move |(table, name)| (table + field, name))
+    });
+    names.into_iter().chain(near).find(|&(place, _)| place as i64 == offset).map(|(_, name)| name)
 }
 
 fn title(op: &Op) -> String {

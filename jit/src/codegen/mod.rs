@@ -175,6 +175,9 @@ pub(crate) struct Thunks {
     pub(crate) load: [u32; 4],
     /// The same for a store of a value, which is kept.
     pub(crate) store: [u32; 4],
+    /// Puts the page of an access into the entry of its place ([`softmmu::Near`]), if the TLB knows it; for loads and for stores, of
+    /// each class of accesses. Returns with NZ if it does not.
+    pub(crate) near: [[u32; 3]; 2],
     /// Has the interpreter carry out the operation at an address; takes a site.
     pub(crate) step: u32,
     /// Calls the helper of the operation at an address; takes a site. Returns with NZ when the dispatcher must be next.
@@ -203,6 +206,10 @@ impl Thunks {
             parts.push((self.underflow, "underflow".to_owned()));
         }
         parts.extend([(self.fp_on[0], "fp_on".to_owned()), (self.fp_on[1], "fp_dirty".to_owned())]);
+        for (&near, what) in self.near.iter().zip(["load", "store"]) {
+            let named = near.into_iter().enumerate().map(|(class, place)| (place, format!("near_{what}{class}")));
+            parts.extend(named.filter(|&(place, _)| place != 0));
+        }
         for (log2, (&load, &store)) in self.load.iter().zip(&self.store).enumerate() {
             parts.push((load, format!("load{}", 8 << log2)));
             parts.push((store, format!("store{}", 8 << log2)));

@@ -8,6 +8,7 @@
 //! | `exit_polled` | address in rax, 1 + offset of the jump in ecx | | |
 //! | `exit_link` | what [`unlinked`] gives in eax, number of the page in edx, what that is measured from in rcx | | |
 //! | `load`, `store` | address in rax, site in ecx, value in rdx | what to add for the host's address in rcx | rax, rdx |
+//! | `near` | address in rax, [`Place::packed`](tlb::Place::packed) in edx | not zero if the TLB does not know it | rax, rdx |
 //! | `step`, `call` | operation in rax, site in ecx | | rax, rcx, rdx |
 //! | `fp_on` | site in ecx, instruction in edx | | rax, rcx, rdx, but no scratch register of floating point |
 //! | `interpret` | site in ecx | | |
@@ -78,6 +79,7 @@ pub(crate) fn emit(asm: &mut Asm) -> Thunks {
         thunks.load[log2] = emit_load(asm, &shared, 1 << log2);
         thunks.store[log2] = emit_store(asm, &shared, 1 << log2);
     }
+    thunks.near = [false, true].map(|stores| std::array::from_fn(|class| emit_near(asm, &shared, stores, class)));
     thunks.step = emit_step(asm, &shared);
     thunks.call = emit_call(asm, &shared);
     thunks.fp_on = [false, true].map(|dirty| emit_fp_on(asm, &shared, dirty));
@@ -318,6 +320,25 @@ fn emit_store(asm: &mut Asm, shared: &Shared, size: i32) -> u32 {
     call_rust(asm, shared, field!(native.callbacks.store));
     finish_access(asm, shared);
     store
+}
+
+fn emit_near(asm: &mut Asm, shared: &Shared, stores: bool, class: usize) -> u32 {
+    let near = start(asm);
+    let (miss, asked) = (asm.label(), asm.label());
+    dynasm!(asm ; .arch x64 ; push rcx);
+    tlb::fill_near(asm, (stores, class), miss, asked);
+    let filled = asm.bind_here();
+    dynasm!(asm ; .arch x64 ; pop rcx ; xor eax, eax ; ret);
+    asm.bind(miss);
+    dynasm!(asm ; .arch x64 ; pop rcx ; test rsp, rsp ; ret);
+    asm.bind(asked);
+    tlb::unpack(asm);
+    store_pins(asm, &PINS[..VOLATILE_PINS]);
+    dynasm!(asm ; .arch x64 ; mov ecx, i32::from(stores) ; mov esi, eax);
+    call_rust(asm, shared, field!(native.callbacks.near));
+    load_pins(asm, &PINS[..VOLATILE_PINS]);
+    asm.jmp(filled);
+    near
 }
 
 fn emit_step(asm: &mut Asm, shared: &Shared) -> u32 {

@@ -28,7 +28,7 @@ impl Host for X64 {
     };
 
     fn listing(&mut self, block: &Block) -> Vec<String> {
-        self.translator.translate(block, PAGE);
+        self.translator.translate(block, PAGE, false);
         listing(&self.translator, &self.names)
     }
 }

@@ -9,7 +9,7 @@ use frontend::ir::{Code, Op, Reg};
 
 use super::asm::{Cc, Width, op};
 use super::regs::{Loc, Pins, RAX, RCX, RDX, f_pinned, f_slot, field};
-use super::tlb::{self, WRITE};
+use super::tlb::{self, Place, WRITE};
 use super::vex::Rm;
 use super::{Cold, Translator, alu};
 use crate::codegen::float::{is_float, is_inline};
@@ -28,8 +28,9 @@ const _: () = assert!(ASKED == ADDENDS[0]);
 
 /// What the cold code of a run goes by.
 pub(super) struct SlowRun {
-    /// The jumps that lead to it, and where the block goes on behind the probes and behind the run.
-    misses: [Option<u32>; BASES],
+    /// The jumps that lead to it.
+    misses: [Option<Miss>; BASES],
+    /// Where the block goes on behind the probes and behind the run.
     probed: u32,
     done: u32,
     /// The run's operations in the block.
@@ -37,6 +38,21 @@ pub(super) struct SlowRun {
     length: usize,
     /// [`Translator::boxed`] before the run.
     boxed: u32,
+}
+
+/// A jump that is taken when it is not known what to add to an address.
+struct Miss {
+    jump: u32,
+    near: Option<NearMiss>,
+}
+
+/// What its place's own entry says is not of the page.
+struct NearMiss {
+    place: Place,
+    base: Reg,
+    low: i64,
+    /// Where the block goes on if the TLB knows.
+    found: u32,
 }
 
 impl Rules for Pins {
@@ -54,7 +70,7 @@ impl Translator {
     /// The run that starts with the access at `index`; returns its length.
     pub(super) fn accesses(&mut self, ops: &[Op], index: usize) -> usize {
         let run = Run::worthwhile(&self.pins, &ops[index..]);
-        let (boxed, mut misses) = (self.boxed, [None; BASES]);
+        let (boxed, mut misses) = (self.boxed, [const { None }; BASES]);
         for (index, base) in run.bases().iter().enumerate() {
             misses[index] = Some(self.probe(base, index));
         }
@@ -73,8 +89,19 @@ impl Translator {
 
     /// A run whose probe has failed.
     pub(super) fn slow_run(&mut self, run: SlowRun) {
-        for miss in run.misses.into_iter().flatten() {
-            self.asm.aim(miss);
+        let mut unknown = [None; BASES];
+        for (Miss { jump, near }, unknown) in run.misses.into_iter().flatten().zip(&mut unknown) {
+            self.asm.aim(jump);
+            if let Some(NearMiss { place, base, low, found }) = near {
+                self.address(base, low);
+                self.asm.mov_imm(RDX, place.packed(self.start));
+                self.call_shared(self.thunks.near[usize::from(place.stores)][place.class]);
+                *unknown = Some(self.asm.jcc_ahead(Cc::NotEqual));
+                self.asm.jmp_back(found);
+            }
+        }
+        for jump in unknown.into_iter().flatten() {
+            self.asm.aim(jump);
         }
         if run.length == 1 {
             let op = self.ops[run.index];
@@ -139,8 +166,11 @@ impl Translator {
         }
     }
 
-    /// Finds the addend for all accesses by the base of this index. Returns the jump that is taken if it is not known.
-    fn probe(&mut self, base: &Base, index: usize) -> u32 {
+    /// Finds the addend for all accesses by the base of this index.
+    fn probe(&mut self, base: &Base, index: usize) -> Miss {
+        if self.asks_near {
+            return self.probe_near(base, index);
+        }
         // The way from the address to the slot is what a chain of pointers waits for, so it goes through no copy, nor the addition
         // of an offset that seldom leads to another page. A stack frame may lie on a page's edge for long.
         let address = match (self.pins.pinned(base.reg), i8::try_from(base.low)) {
@@ -151,7 +181,24 @@ impl Translator {
                 (RAX, None)
             }
         };
-        self.probes.paste(&mut self.asm, base.stores, (base.high - base.low) as i32, address, index)
+        let jump = self.probes.paste(&mut self.asm, base.stores, (base.high - base.low) as i32, address, index);
+        Miss { jump, near: None }
+    }
+
+    /// The same, asking the place's own entry.
+    fn probe_near(&mut self, base: &Base, index: usize) -> Miss {
+        let place = self.places.next(base.stores, (base.high - base.low) as i32);
+        let (address, offset) = match self.pins.pinned(base.reg) {
+            Some(host) => (host, base.low as i32),
+            None => {
+                self.address(base.reg, base.low);
+                (RAX, 0)
+            }
+        };
+        let jump = place.check(&mut self.asm, address, offset);
+        let found = self.asm.here();
+        place.addend(&mut self.asm, ADDENDS[index]);
+        Miss { jump, near: Some(NearMiss { place, base: base.reg, low: base.low, found }) }
     }
 
     /// Has the shared code find the addend for one access, in [`ASKED`].

@@ -31,11 +31,11 @@ use frontend::ir::{Code, Follow, Helper, Op, Shape};
 use asm::{Asm, Cc, Label, Width, op};
 use mem::{ADDENDS, SlowRun};
 use regs::{Loc, Pins, RAX, RCX, field};
-use tlb::Probes;
+use tlb::{Places, Probes};
 
 use crate::cache::Arena;
 use crate::codegen::combine::are_twins;
-use crate::codegen::exchange::{Exchange, live_throughout};
+use crate::codegen::exchange::{Exchange, is_loop, live_throughout};
 use crate::codegen::{Joins, Link, Sites, Thunks, float, op_bytes, prepare, runs};
 
 #[cfg(target_arch = "x86_64")]
@@ -81,6 +81,9 @@ pub(crate) struct Translator {
     asm: Asm,
     thunks: Thunks,
     probes: Probes,
+    places: Places,
+    /// Accesses of this block ask the entries of their places.
+    asks_near: bool,
     cold: Vec<Cold>,
     spare: Vec<Cold>,
     /// Operations that the code refers to.
@@ -132,6 +135,8 @@ impl Translator {
             asm,
             thunks,
             probes: Probes::new(ADDENDS),
+            places: Places::default(),
+            asks_near: false,
             cold: Vec::new(),
             spare: Vec::new(),
             data: Vec::new(),
@@ -161,8 +166,9 @@ impl Translator {
         self.csr_calls = true;
     }
 
-    /// Assembles a block of the page with this number. The code is position-independent but for [`Self::place`].
-    pub(crate) fn translate(&mut self, block: &Block, page: u32) {
+    /// Assembles a block of the page with this number. The code is position-independent but for [`Self::place`]. If it is a loop, and
+    /// does not `wander` from page to page, its accesses ask [`softmmu::Near`] entries.
+    pub(crate) fn translate(&mut self, block: &Block, page: u32, wanders: bool) {
         self.asm.clear();
         self.links.clear();
         self.sites.set(&block.insns);
@@ -177,6 +183,7 @@ impl Translator {
         self.asm.rm(Width::Q, op::STORE, RAX, Loc::Slot(field!(page)));
         assert_eq!(self.asm.here(), BODY);
         let ops = prepare(std::mem::take(&mut self.ops), block);
+        self.asks_near = !wanders && is_loop(&ops, block.start);
         self.begin_stretch();
         self.exchange_in(&ops);
         let first = live_throughout(&ops, block.start);
