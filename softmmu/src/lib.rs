@@ -58,9 +58,9 @@ mod watch;
 mod tests;
 
 pub use mmu::{Fetch, Mmu, MmuConfig, MmuStats, MmuWatcher, Regime, Reservation, Walk};
+pub use near::{NEARS, Near};
 pub use pmp::Pmp;
 pub use ram::{CodeBitmap, CodePage, CodeWatcher, GuestMemory, MemoryError, Ram};
-pub use near::{NEARS, Near};
 pub use tlb::{Context, EXEC_BITS, EXEC_SLOTS, Entry, ExecEntry, TLB_BITS, TLB_SLOTS};
 pub use trap::{Access, AccessFault, Fault, Privilege, Trap, cause};
 pub use walk::SatpMode;

@@ -22,7 +22,7 @@ pub struct Near {
     pub tag: u64,
     /// The place can access its bytes at so many addresses from `tag` on; at none while the entry is empty.
     pub span: u64,
-    /// After so many more fills somebody asks [`Nears::is_poor`].
+    /// After so many more fills somebody asks [`Mmu::near_is_poor`](crate::Mmu::near_is_poor).
     pub fills: u32,
 }
 

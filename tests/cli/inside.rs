@@ -73,6 +73,33 @@ fn stats_tell_who_executed_what() {
 }
 
 #[test]
+#[cfg(target_arch = "x86_64")]
+fn loops_that_wander_from_page_to_page_are_found() {
+    const PAGE: u64 = 4096;
+    let dir = Dir::new();
+    for (step, wanders) in [(8, 0), (PAGE, 1)] {
+        let mut program = Program::new();
+        program.li(S0, 4000).li(S1, RAM + PAGE);
+        let top = program.here();
+        program.insn(Opcode::Andi, Operands { rd: 11, rs1: S0, imm: 15, ..Operands::default() });
+        let shift = i64::from(step.ilog2());
+        program.insn(Opcode::Slli, Operands { rd: 11, rs1: 11, imm: shift, ..Operands::default() });
+        program.insn(Opcode::Add, Operands { rd: 11, rs1: 11, rs2: S1, ..Operands::default() });
+        program.insn(Opcode::Ld, Operands { rd: 11, rs1: 11, ..Operands::default() });
+        program.addi(S0, S0, -1).branch(Opcode::Bne, S0, 0, top).exit(7);
+        let outcome =
+            run(bare(&dir.file("program", &program.binary())).args(["--stats", "--engine", "eager"]));
+        assert_eq!(outcome.code(), 7, "{}", outcome.stderr);
+        assert_eq!(
+            row(&outcome.stderr, "loops that wander from page to page"),
+            wanders,
+            "{}",
+            outcome.stderr
+        );
+    }
+}
+
+#[test]
 fn host_instructions_are_counted_when_asked_for() {
     const ROW: &str = "in host instructions";
     let dir = Dir::new();

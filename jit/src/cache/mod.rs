@@ -264,6 +264,7 @@ impl CodeCache {
             inner.wanderers.clear();
         }
         inner.wanderers.insert(pa, ());
+        inner.stats.wanderers += 1;
         for view in [View::Plain, View::Cut] {
             self.remove(inner, key(pa, view));
         }

@@ -79,6 +79,22 @@ fn a_region_that_stores_have_emptied_is_retired_like_others() {
     assert_eq!(cache.stats().retired, 4);
 }
 
+#[test]
+fn a_loop_that_wanders_is_translated_again_until_it_is_overwritten() {
+    let (memory, cache) = cache();
+    let code = [Span { pa: RAM + 0x10, length: 16 }, Span::default()];
+    let wanders = |cache: &CodeCache| cache.begin(code, View::Plain).expect("a ticket").wanders;
+    publish_in(&cache, code[0].pa, View::Plain).unwrap();
+    assert!(!wanders(&cache));
+    cache.note_wanderer(code[0].pa);
+    assert_eq!(cache.find(code, View::Plain, None), None);
+    assert!(wanders(&cache));
+    publish_in(&cache, code[0].pa, View::Plain).unwrap();
+    memory.write(code[0].pa + 4, &[0xff]).unwrap();
+    assert!(!wanders(&cache));
+    assert_eq!(cache.stats().wanderers, 1);
+}
+
 /// Publishes a block of four instructions, without links.
 fn publish_in(cache: &CodeCache, pa: u64, view: View) -> Option<u64> {
     const NOPS: [u8; 16] = [0x90; 16];

@@ -207,7 +207,8 @@ impl Thunks {
         }
         parts.extend([(self.fp_on[0], "fp_on".to_owned()), (self.fp_on[1], "fp_dirty".to_owned())]);
         for (&near, what) in self.near.iter().zip(["load", "store"]) {
-            let named = near.into_iter().enumerate().map(|(class, place)| (place, format!("near_{what}{class}")));
+            let named =
+                near.into_iter().enumerate().map(|(class, place)| (place, format!("near_{what}{class}")));
             parts.extend(named.filter(|&(place, _)| place != 0));
         }
         for (log2, (&load, &store)) in self.load.iter().zip(&self.store).enumerate() {

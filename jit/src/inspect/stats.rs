@@ -69,6 +69,8 @@ pub struct CacheStats {
     pub usual_bytes: u64,
     /// Blocks killed by stores.
     pub killed: u64,
+    /// Loops found to wander from page to page, and translated again.
+    pub wanderers: u64,
     /// Regions of the arena retired.
     pub retired: u64,
     /// Direct jumps linked.
@@ -205,6 +207,7 @@ impl fmt::Display for Stats {
             table.remarked(1, "bytes of the arena used", cache.arena_used, &remark)?;
             table.row(1, "regions retired", cache.retired)?;
             table.row(1, "blocks killed by stores", cache.killed)?;
+            table.row(1, "loops that wander from page to page", cache.wanderers)?;
             table.row(1, "direct jumps linked", cache.links)?;
             let each = self.generated_insns() as f64 / engine.entries.max(1) as f64;
             let remark = format!("{each:5.1} guest instructions each");

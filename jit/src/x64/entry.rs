@@ -79,7 +79,8 @@ pub(crate) fn emit(asm: &mut Asm) -> Thunks {
         thunks.load[log2] = emit_load(asm, &shared, 1 << log2);
         thunks.store[log2] = emit_store(asm, &shared, 1 << log2);
     }
-    thunks.near = [false, true].map(|stores| std::array::from_fn(|class| emit_near(asm, &shared, stores, class)));
+    thunks.near =
+        [false, true].map(|stores| std::array::from_fn(|class| emit_near(asm, &shared, stores, class)));
     thunks.step = emit_step(asm, &shared);
     thunks.call = emit_call(asm, &shared);
     thunks.fp_on = [false, true].map(|dirty| emit_fp_on(asm, &shared, dirty));

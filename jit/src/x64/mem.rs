@@ -181,7 +181,8 @@ impl Translator {
                 (RAX, None)
             }
         };
-        let jump = self.probes.paste(&mut self.asm, base.stores, (base.high - base.low) as i32, address, index);
+        let jump =
+            self.probes.paste(&mut self.asm, base.stores, (base.high - base.low) as i32, address, index);
         Miss { jump, near: None }
     }
 
