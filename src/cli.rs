@@ -266,12 +266,12 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) dtb: Option<PathBuf>,
 
-    /// Guest memory, 64M or more (suffixes K, M, G, T; a plain number is in MiB) [default: 1G; for a disk as IMAGE a quarter
+    /// Guest memory, 64M or more (suffixes K, M, G, T; a plain number is in MiB) [default: 1G; where a disk is booted a quarter
     /// of the host's, 1G to 4G]
     #[arg(long, short = 'm', value_name = "SIZE", value_parser = memory_size, allow_hyphen_values = true)]
     pub(crate) memory: Option<u64>,
 
-    /// Number of harts, 1 to 32 [default: 1; for a disk as IMAGE one for each core of the host, up to 4]
+    /// Number of harts, 1 to 32 [default: 1; where a disk is booted one for each core of the host, up to 4]
     #[arg(long, short = 'c', value_name = "N", value_parser = number_of_harts, allow_hyphen_values = true)]
     pub(crate) cpus: Option<u8>,
 
@@ -279,7 +279,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "MODEL", default_value = "rv64")]
     pub(crate) cpu: String,
 
-    /// Attach a disk image, raw or qcow2, or a block device (may be repeated; the first becomes /dev/vda):
+    /// Attach a disk image, raw or qcow2, or a block device (may be repeated; the first becomes /dev/vda, and is booted if
+    /// nothing else is named that could be):
     /// - readonly: refuse the guest's writes
     /// - snapshot: take them but forget them at exit, and leave FILE as it is
     /// - overlay=NEW: keep them in the qcow2 image NEW, which is made if need be, and leave FILE as it is

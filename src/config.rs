@@ -73,7 +73,11 @@ fn boots(args: &RunArgs, dump_only: bool) -> Result<Option<Boots>> {
     };
     let mut kernel = args.kernel.clone();
     let mut boot_disk = None;
+    let brings_nothing = kernel.is_none() && args.uefi.is_none() && firmware == Firmware::Sbi;
     match args.image.as_deref().map(disk_image::open).transpose()? {
+        None if brings_nothing && !dump_only => {
+            boot_disk = disks.first().map(|_| BootDisk { entry: None });
+        }
         None => {}
         Some(Image::Program(path)) => {
             if let Some(kernel) = &kernel {
@@ -95,7 +99,7 @@ fn boots(args: &RunArgs, dump_only: bool) -> Result<Option<Boots>> {
                 disk_image::print_menu(&disk)?;
                 return Ok(None);
             }
-            if kernel.is_none() && args.uefi.is_none() && firmware == Firmware::Sbi {
+            if brings_nothing {
                 boot_disk = Some(BootDisk { entry: args.boot.clone() });
             } else if args.boot.is_some() {
                 let error = "the firmware chooses what it boots; leave out --firmware, --uefi and --kernel, or --boot";
@@ -156,9 +160,10 @@ pub(crate) fn config(args: &RunArgs) -> Result<Option<Config>> {
         options.forwards.clear();
     }
     let seed = args.seed.volume()?;
+    let boots_disk = of_disk || boot_disk.is_some();
     let memory =
-        args.memory.unwrap_or_else(|| if of_disk { disk_image::memory(host_memory()) } else { MEMORY });
-    let harts = args.cpus.unwrap_or_else(|| if of_disk { disk_image::harts() } else { 1 });
+        args.memory.unwrap_or_else(|| if boots_disk { disk_image::memory(host_memory()) } else { MEMORY });
+    let harts = args.cpus.unwrap_or_else(|| if boots_disk { disk_image::harts() } else { 1 });
     // One slot is the random number generator's.
     let others = [args.virtio_console, net != NetOptions::None, seed.is_some()];
     let room = board::VIRTIO_SLOTS as usize - 1 - others.into_iter().filter(|&other| other).count();

@@ -49,7 +49,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     if dump_only {
         return dump(args, &machine).map(|()| 0);
     }
-    if let (Some(image), Some(chosen)) = (&args.image, machine.chosen()) {
+    if let (Some(image), Some(chosen)) = (args.image.as_ref().or(args.disk.first()), machine.chosen()) {
         say(&format!("{image}: {chosen}"));
     }
 

@@ -104,6 +104,9 @@ fn entries_are_listed_and_chosen() {
     for choice in ["1", "two", "second", "2.0"] {
         assert_eq!(run(hartvm().args(["run", &image, "--boot", choice])).code(), 22, "{choice}");
     }
+    let attached = run(hartvm().args(["run", "--disk", &image]));
+    assert_eq!(attached.code(), 11, "{}", attached.stderr);
+    assert!(attached.stderr.contains("First"), "{}", attached.stderr);
     refused(&["run", &image, "--boot", "3.0"], 1, &["`3.0`", "--boot", "More > Second", &image]);
     refused(&["run", "--boot", "1"], 2, &["IMAGE"]);
     refused(&["run", &image, "--boot", "1", "--kernel", "x"], 2, &["--boot", "--kernel"]);
