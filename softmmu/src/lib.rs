@@ -47,6 +47,7 @@ mod mmu;
 mod near;
 mod pmp;
 mod ram;
+mod sets;
 mod slow;
 mod spaces;
 mod tlb;

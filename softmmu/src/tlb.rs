@@ -27,11 +27,11 @@
 
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::mem::offset_of;
-use std::ops::Range;
 
 use crate::PAGE_SIZE;
 use crate::near::Nears;
 use crate::ram::{GuestMemory, HostPage, HostRef};
+use crate::sets::{Chunks, Filter, Log};
 
 /// log2 of the slots of the read and of the write table.
 pub const TLB_BITS: u32 = 13;
@@ -396,90 +396,12 @@ fn empty_exec(slot: usize) -> ExecEntry {
     ExecEntry { va: if slot == 0 { 2 } else { 0 }, payload: 0 }
 }
 
-/// Slots of a chunk: a host page of entries.
-const CHUNK: usize = 4096 / size_of::<Entry>();
-
-/// A set of chunks of a table, a bit for each. The tables reach far, and most contexts use little of them.
-#[derive(Clone, Copy, Default)]
-struct Chunks(u64);
-
-const _: () = assert!(TLB_SLOTS / CHUNK <= u64::BITS as usize);
-
-impl Chunks {
-    fn insert(&mut self, slot: usize) {
-        self.0 |= 1 << (slot / CHUNK);
-    }
-
-    fn contains(self, slot: usize) -> bool {
-        self.0 >> (slot / CHUNK) & 1 == 1
-    }
-
-    /// The slots of each.
-    fn slots(self) -> impl Iterator<Item = Range<usize>> {
-        let firsts = (0..TLB_SLOTS).step_by(CHUNK).filter(move |slot| self.contains(*slot));
-        firsts.map(|first| first..first + CHUNK)
-    }
-}
-
-/// A set of numbers that may claim to contain what it does not.
-#[derive(Clone, Copy)]
-struct Filter<const WORDS: usize>([u64; WORDS]);
-
-impl<const WORDS: usize> Default for Filter<WORDS> {
-    fn default() -> Self {
-        Self([0; WORDS])
-    }
-}
-
-impl<const WORDS: usize> Filter<WORDS> {
-    fn place(number: u64) -> (usize, u64) {
-        let hash = (number ^ number >> 11) as usize % (WORDS * 64);
-        (hash / 64, 1 << (hash % 64))
-    }
-
-    fn insert(&mut self, number: u64) {
-        let (word, bit) = Self::place(number);
-        self.0[word] |= bit;
-    }
-
-    fn may_contain(&self, number: u64) -> bool {
-        let (word, bit) = Self::place(number);
-        self.0[word] & bit != 0
-    }
-}
-
-const LOG_SIZE: usize = 512;
-
-/// Slots filled for one address space only.
-struct Log {
-    slots: [u16; LOG_SIZE],
-    /// More than `LOG_SIZE` if there were too many to keep.
-    length: usize,
-}
-
-impl Log {
-    fn push(&mut self, slot: usize) {
-        match self.slots.get_mut(self.length) {
-            Some(place) => {
-                *place = slot as u16;
-                self.length += 1;
-            }
-            None => self.length = LOG_SIZE + 1,
-        }
-    }
-
-    /// Empties the log; `None` if it has overflowed.
-    fn take(&mut self) -> Option<&[u16]> {
-        let length = std::mem::take(&mut self.length);
-        self.slots.get(..length)
-    }
-}
-
 const _: () = assert!(size_of::<Entry>() == 16 && size_of::<ExecEntry>() == 16 && TLB_BITS <= 16);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sets::LOG_SIZE;
 
     const BASE: u64 = 0x8000_0000;
     const LOCAL: Reach = Reach { level: 0, global: false };
