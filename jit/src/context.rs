@@ -99,6 +99,8 @@ pub struct Native {
     pub(crate) host_insns: u64,
     /// Physical address of a block whose accesses wander from page to page, in which [`softmmu::Near`] entries do not pay.
     pub(crate) wanderer: Option<u64>,
+    /// How many instructions have retired when the poll word is looked at next, on aarch64.
+    pub(crate) limit: u64,
 }
 
 /// See [`Native::saved`].

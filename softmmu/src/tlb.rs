@@ -73,7 +73,10 @@ pub(crate) struct Reach {
 }
 
 /// The tables for one way of translating. Generated code reads them at the `*_OFFSET`s; nobody else writes them.
-#[repr(C, align(64))]
+///
+/// The executable-code cache is aligned to its size, so that an entry is found by putting bits into its address.
+#[cfg_attr(not(target_arch = "aarch64"), repr(C, align(64)))]
+#[cfg_attr(target_arch = "aarch64", repr(C, align(0x10000)))]
 pub struct Context {
     read: [Entry; TLB_SLOTS],
     write: [Entry; TLB_SLOTS],

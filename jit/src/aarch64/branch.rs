@@ -1,8 +1,8 @@
 //! Jumps and branches.
 //!
 //! Inside a page they lead to the target block itself once it exists (a *link*). Everything else, and every return and
-//! indirect jump, looks the target up in the context's executable-code cache. The poll word is tested before a jump backwards
-//! and before an indirect one, so on every cycle of blocks.
+//! indirect jump, looks the target up in the context's executable-code cache. Before a jump backwards and before an indirect one, so
+//! on every cycle of blocks, it is tested whether so many instructions have retired that the poll word is to be looked at.
 
 use std::mem::offset_of;
 
@@ -12,14 +12,20 @@ use frontend::ir::{Code, Op, Reg};
 use softmmu::{Context, EXEC_BITS, ExecEntry};
 
 use super::Translator;
-use super::asm::{Access, Cc, Label, Place, Width};
-use super::regs::{CONTEXT, INSTRET, POLL, X15, X16, X17};
+use super::asm::{Cc, Label, Width};
+use super::regs::{EXEC, INSTRET, X15, X16, X17};
 use crate::codegen::{Link, Way};
 
 /// Program counters and code addresses are loaded as a pair.
 const _: () = assert!(size_of::<ExecEntry>() == 16);
 const _: () = assert!(offset_of!(ExecEntry, va) == 0 && offset_of!(ExecEntry, payload) == 8);
-const _: () = assert!(Context::EXEC_OFFSET.is_multiple_of(4096));
+/// The address of an entry is the cache's with bits 12 to 0 of the program counter in bits 15 to 3. Bit 0 is 0, or the code address
+/// of the entry and the program counter of the next are compared with and jumped to, of which the first is even and so another.
+const _: () = assert!(Context::EXEC_OFFSET.is_multiple_of(1 << (EXEC_BITS + 4)));
+#[cfg(target_arch = "aarch64")]
+const _: () = assert!(align_of::<Context>().is_multiple_of(1 << (EXEC_BITS + 4)));
+/// The next entry of the last.
+const _: () = assert!(size_of::<Context>() >= Context::EXEC_OFFSET + (1 << (EXEC_BITS + 4)) + 16);
 
 /// What a conditional branch asks.
 #[derive(Clone, Copy, Debug)]
@@ -138,9 +144,8 @@ impl Translator {
         }
         if target <= i64::from(op.at) {
             // An instruction that also links has done so by now, so it cannot be left before.
-            let (polled, at) = (self.poll(), op.at);
-            self.cold(move |t| {
-                t.asm.bind(polled);
+            let at = op.at;
+            self.poll(move |t| {
                 t.page_plus(X16, target);
                 t.leave_polled(at);
             });
@@ -150,24 +155,31 @@ impl Translator {
 
     pub(super) fn jump_reg(&mut self, op: &Op) {
         self.uncount(self.sites.not_retired(op.at) - 1);
-        if op.a == Reg::ZERO {
-            self.asm.mov_imm(X16, op.imm as u64);
-        } else {
-            let a = self.get(op.a, X16);
-            self.asm.add_imm(Width::Q, X16, a, op.imm);
-        }
+        let target = match op.a {
+            Reg::ZERO => {
+                self.asm.mov_imm(X16, op.imm as u64);
+                X16
+            }
+            // It is in its register still when it is looked up.
+            _ if op.imm == 0 && op.rd != op.a && self.exchanges.is_empty() => self.get(op.a, X16),
+            _ => {
+                let a = self.get(op.a, X16);
+                self.asm.add_imm(Width::Q, X16, a, op.imm);
+                X16
+            }
+        };
         let next = i64::from(op.at) + i64::from(op.aux);
         if op.rd != Reg::SINK {
             let d = self.pins.pinned(op.rd).unwrap_or(X17);
             self.page_plus(d, next);
             self.put(op.rd, d);
         }
-        let (polled, at) = (self.poll(), op.at);
-        self.cold(move |t| {
-            t.asm.bind(polled);
+        let at = op.at;
+        self.poll(move |t| {
+            t.asm.mov(X16, target);
             t.leave_polled(at);
         });
-        self.look_up();
+        self.look_up(target);
     }
 
     fn go_to(&mut self, target: i64) {
@@ -180,20 +192,17 @@ impl Translator {
     /// A direct jump to another page.
     fn leave_page(&mut self, target: i64) {
         self.page_plus(X16, target);
-        self.look_up();
+        self.look_up(X16);
     }
 
-    /// Jumps to the block at the guest address in x16.
-    fn look_up(&mut self) {
-        const EXEC_PAGES: u32 = (Context::EXEC_OFFSET >> 12) as u32;
+    /// Jumps to the block at the guest address in a host register, which is not exchanged.
+    fn look_up(&mut self, target: u8) {
         self.stretch_looks_up();
         self.exchange_out();
-        self.asm.bitfield(Width::Q, false, X17, X16, 1, EXEC_BITS as u8);
         dynasm!(self.asm ; .arch aarch64
-            ; add x15, XSP(CONTEXT), EXEC_PAGES, lsl #12
-            ; add x17, x15, x17, lsl #4
-            ; ldp x15, x17, [x17]
-            ; cmp x15, x16
+            ; bfi X(EXEC), X(target), #3, EXEC_BITS + 1
+            ; ldp x15, x17, [XSP(EXEC)]
+            ; cmp x15, X(target)
         );
         let unknown = self.asm.label();
         self.asm.b_cc(Cc::NotEqual, unknown);
@@ -201,6 +210,7 @@ impl Translator {
         let exit = self.thunks.exit_to;
         self.cold(move |t| {
             t.asm.bind(unknown);
+            t.asm.mov(X16, target);
             t.asm.b_to(exit);
         });
     }
@@ -242,12 +252,26 @@ impl Translator {
         }
     }
 
-    /// Tests the poll word; jumps to the label when it is set. Keeps all but x17.
-    fn poll(&mut self) -> Label {
-        let polled = self.asm.label();
-        self.asm.access(Access::load(2), X17, Place::Offset(POLL, 0), X17);
-        self.asm.cbz(Width::D, true, X17, polled);
-        polled
+    /// Looks at the poll word if that is due, and carries out `leave`, which leaves the block, if it is set. Keeps all but x14, x15,
+    /// x17 and the flags.
+    fn poll(&mut self, leave: impl FnOnce(&mut Translator) + 'static) {
+        let (due, on) = (self.asm.label(), self.asm.label());
+        if self.is_near {
+            self.asm.tbz(false, INSTRET, 63, due);
+        } else {
+            self.asm.cmp_imm12(INSTRET, 0);
+            self.asm.b_cc(Cc::GreaterEqual, due);
+        }
+        self.asm.bind(on);
+        self.cold(move |t| {
+            t.asm.bind(due);
+            let looked = t.asm.label();
+            t.asm.adr(X17, looked);
+            t.asm.b_to(t.thunks.poll);
+            t.asm.bind(looked);
+            t.asm.b_cc(Cc::Equal, on);
+            leave(t);
+        });
     }
 
     /// Leaves for the address in x16, by the jump at page offset `at`, because the poll word is set.
@@ -258,10 +282,8 @@ impl Translator {
 
     /// Leaves before the instruction at page offset `at`, if the poll word is set.
     fn poll_before(&mut self, at: u16) {
-        let polled = self.poll();
         let left = self.sites.not_retired(at);
-        self.cold(move |t| {
-            t.asm.bind(polled);
+        self.poll(move |t| {
             t.uncount(left);
             t.asm.mov_imm(X16, at.into());
             t.leave_by(t.thunks.exit_at);

@@ -12,8 +12,9 @@
 //! | `fp_on` | site in w17, instruction in w16 | | x16, x17, but no scratch register of floating point |
 //! | `underflow` | operations in x16, how many in w17 | | |
 //! | `interpret` | site in w17 | | |
+//! | `poll` | where to go on in x17 | Z unless the poll word is set | x14, x15 |
 //!
-//! Those that come back are called by `bl`, with x30's guest register in the state.
+//! Those that come back are called by `bl`, but for `poll`, with x30's guest register in the state.
 
 use dynasm::dynasm;
 use dynasmrt::DynasmApi;
@@ -22,8 +23,8 @@ use softmmu::Context;
 use super::asm::{Asm, Cc, ISB, Label, Logic, Width};
 use super::fp::fpsr;
 use super::regs::{
-    F_PINS, FP_DIRTY, FP_LIVE, INSTRET, KEPT_PINS, PAGE, PINS, POLL, STATE, VOLATILE_PINS, X16, f_pinned,
-    f_slot, field, x_slot,
+    EXEC, F_PINS, FP_DIRTY, FP_LIVE, INSTRET, KEPT_PINS, PAGE, PINS, STATE, VOLATILE_PINS, X14, X15, X16,
+    f_pinned, f_slot, field, x_slot,
 };
 use super::tlb::{self, READ, WRITE};
 use crate::codegen::{Thunks, exit, status};
@@ -61,6 +62,7 @@ pub(crate) fn emit(asm: &mut Asm) -> Thunks {
     }
     thunks.step = emit_step(asm, &shared);
     thunks.call = emit_call(asm, &shared);
+    thunks.poll = emit_poll(asm);
     thunks.underflow = emit_underflow(asm, &shared);
     thunks.fp_on = [false, true].map(|dirty| emit_fp_on(asm, &shared, dirty));
     let reached = asm.resolve();
@@ -101,6 +103,38 @@ fn load_context(asm: &mut Asm) {
     const _: () = assert!(Context::WRITE_OFFSET.is_multiple_of(4096) && WRITE_PAGES < 4096);
     asm.ldr(READ, field!(native.context));
     dynasm!(asm ; .arch aarch64 ; add XSP(WRITE), XSP(READ), WRITE_PAGES, lsl #12);
+    load_exec(asm);
+}
+
+/// Loads the register for its executable-code cache, which Rust code does not keep.
+fn load_exec(asm: &mut Asm) {
+    const EXEC_PAGES: u32 = (Context::EXEC_OFFSET >> 12) as u32;
+    const _: () = assert!(Context::EXEC_OFFSET.is_multiple_of(4096) && EXEC_PAGES < 4096);
+    dynasm!(asm ; .arch aarch64 ; add XSP(EXEC), XSP(READ), EXEC_PAGES, lsl #12);
+}
+
+/// Instructions until the poll word is looked at: so many, and up to as many more.
+const POLL_BITS: u8 = 9;
+
+/// Lets some instructions pass until the poll word is looked at again; x14 has how many have retired. How many depends on that, or a
+/// loop could be left at the same place each time, which a profile would show. Clobbers x14 and x15.
+fn emit_limit(asm: &mut Asm) {
+    asm.mov_imm(X15, 0x9e37_79b9_7f4a_7c15);
+    dynasm!(asm ; .arch aarch64
+        ; mul x15, x14, x15
+        ; lsr x15, x15, u32::from(64 - POLL_BITS)
+        ; add x15, x15, 1 << POLL_BITS
+        ; add x14, x14, x15
+        ; neg X(INSTRET), x15
+    );
+    asm.str(X14, field!(native.limit));
+}
+
+/// `x15` = instructions retired, also in the state.
+fn store_instret(asm: &mut Asm) {
+    asm.ldr(X15, field!(native.limit));
+    dynasm!(asm ; .arch aarch64 ; add x15, x15, X(INSTRET));
+    asm.str(X15, field!(instret));
 }
 
 fn emit_enter(asm: &mut Asm) -> u32 {
@@ -121,9 +155,10 @@ fn emit_enter(asm: &mut Asm) -> u32 {
         ; mov x16, x2
     );
     load_context(asm);
-    asm.ldr(POLL, field!(native.poll));
-    asm.ldr(INSTRET, field!(instret));
+    asm.ldr(X14, field!(instret));
+    emit_limit(asm);
     load_pins(asm, &PINS);
+    asm.mov(X15, X16);
     // Code that was written meanwhile may have been fetched before.
     asm.push_u32(ISB);
     dynasm!(asm ; .arch aarch64 ; br x17);
@@ -145,9 +180,9 @@ fn emit_exits(asm: &mut Asm, thunks: &mut Thunks, fp_save: Label) -> Label {
     asm.str(X16, field!(pc));
     asm.mov_imm(14, exit::DISPATCH);
     asm.b(exit);
-    // A killed block is entered with its address in x16.
+    // A killed block is entered with its address in x15.
     thunks.dead = start(asm);
-    asm.str(X16, field!(pc));
+    asm.str(X15, field!(pc));
     asm.mov_imm(14, exit::STALE);
     asm.b(exit);
     thunks.exit_polled = start(asm);
@@ -159,7 +194,7 @@ fn emit_exits(asm: &mut Asm, thunks: &mut Thunks, fp_save: Label) -> Label {
     asm.mov_imm(14, exit::DISPATCH);
     asm.bind(exit);
     store_pins(asm, &PINS);
-    asm.str(INSTRET, field!(instret));
+    store_instret(asm);
     save_fp_if_live(asm, fp_save);
     dynasm!(asm ; .arch aarch64
         ; mov x0, x14
@@ -258,7 +293,7 @@ fn emit_fp_load(asm: &mut Asm) -> Label {
 }
 
 /// Calls the function at `callback` of the state, whose arguments but the first are in place, and keeps the
-/// floating-point registers live if they are.
+/// floating-point registers live if they are. That takes some time, so if the poll word is set then, it is looked at soon.
 fn call_rust(asm: &mut Asm, shared: &Shared, callback: i32) {
     let (live, done) = (asm.label(), asm.label());
     asm.ldr(0, field!(native.hart));
@@ -274,7 +309,16 @@ fn call_rust(asm: &mut Asm, shared: &Shared, callback: i32) {
     asm.bl(shared.fp_load);
     dynasm!(asm ; .arch aarch64 ; ldr X(STATE), [sp], #16);
     asm.bind(done);
-    asm.ldr(POLL, field!(native.poll));
+    load_exec(asm);
+    let on = asm.label();
+    asm.ldr(X15, field!(native.poll));
+    dynasm!(asm ; .arch aarch64 ; ldr w15, [x15]);
+    asm.cbz(Width::D, false, X15, on);
+    asm.ldr(X14, field!(native.limit));
+    dynasm!(asm ; .arch aarch64 ; add x14, x14, X(INSTRET));
+    asm.str(X14, field!(native.limit));
+    asm.mov_imm(INSTRET, 0);
+    asm.bind(on);
 }
 
 fn push_site(asm: &mut Asm) {
@@ -331,7 +375,7 @@ fn emit_store(asm: &mut Asm, shared: &Shared, size: u32) -> u32 {
 fn store_all(asm: &mut Asm) {
     store_pins(asm, &PINS[..KEPT_PINS]);
     asm.str(PAGE, field!(page));
-    asm.str(INSTRET, field!(instret));
+    store_instret(asm);
 }
 
 fn emit_step(asm: &mut Asm, shared: &Shared) -> u32 {
@@ -363,14 +407,27 @@ fn emit_call(asm: &mut Asm, shared: &Shared) -> u32 {
     asm.mov(X16, 0);
     asm.str(31, field!(partial));
     load_context(asm);
-    asm.ldr(POLL, field!(native.poll));
-    asm.ldr(INSTRET, field!(instret));
     load_pins(asm, &PINS[..KEPT_PINS]);
     pop_site(asm);
     asm.tbz(true, X16, TRAP_BIT, shared.trap);
     asm.cmp_imm12(X16, 0);
     asm.ret();
     call
+}
+
+/// Looks at the poll word, and says when to look again.
+fn emit_poll(asm: &mut Asm) -> u32 {
+    let poll = start(asm);
+    let polled = asm.label();
+    asm.ldr(X15, field!(native.poll));
+    dynasm!(asm ; .arch aarch64 ; ldr w15, [x15] ; cmp w15, #0);
+    asm.b_cc(Cc::NotEqual, polled);
+    asm.ldr(X14, field!(native.limit));
+    dynasm!(asm ; .arch aarch64 ; add x14, x14, X(INSTRET));
+    emit_limit(asm);
+    asm.bind(polled);
+    dynasm!(asm ; .arch aarch64 ; br x17);
+    poll
 }
 
 /// Looks at UFC, clears it, and has those operations looked at if it was set.

@@ -30,7 +30,7 @@ use frontend::ir::{Code, Follow, Helper, Op, Shape};
 
 use asm::{Asm, Cc, ISB, Label, NOP, Width, branch_word};
 use mem::SlowRun;
-use regs::{INSTRET, PAGE, Pins, X16, X17};
+use regs::{INSTRET, PAGE, Pins, X15, X16, X17};
 
 use crate::cache::Arena;
 use crate::codegen::boxes::Boxes;
@@ -213,9 +213,9 @@ impl Translator {
         self.page = page;
         (self.boxed, self.boxed_throughout) = (0, 0);
 
-        // The entry takes the block's address in x16. A branch replaces its first instruction when the block is killed.
+        // The entry takes the block's address in x15. A branch replaces its first instruction when the block is killed.
         self.asm.push_u32(NOP);
-        self.asm.logic_imm(Width::Q, asm::Logic::And, PAGE, X16, !0xfff);
+        self.asm.logic_imm(Width::Q, asm::Logic::And, PAGE, X15, !0xfff);
         assert_eq!(self.asm.here(), BODY);
         let ops = prepare(std::mem::take(&mut self.ops), block);
         self.begin_stretch();

@@ -5,10 +5,10 @@
 //! | x0 to x7 | a0 to a7 |
 //! | x8 to x13 | t0 to t5 |
 //! | x14 to x17 | scratch; x14 and x15 are where a run of accesses keeps its places |
-//! | x18 | address of the poll word |
+//! | x18 | the executable-code cache of that context; its low 16 bits are scratch |
 //! | x19 x20 x21 x22 x23 x29 x30 | sp s0 s1 s2 s3 ra t6 |
 //! | x24 | virtual address of the code page |
-//! | x25 | instructions retired |
+//! | x25 | instructions retired, less [`Native::limit`]: when it is not negative any more, the poll word is looked at |
 //! | x26 x27 | the write table and the read table of the [`softmmu::Context`] in force |
 //! | x28 | the [`HartState`]; bits [`FP_LIVE`] and [`FP_DIRTY`] of the address have a use of their own |
 //! | v0 to v2 | scratch |
@@ -28,12 +28,14 @@ use frontend::ir::Reg;
 
 use crate::codegen::exchange::Exchange;
 use crate::context::HartState;
+#[cfg(doc)]
+use crate::context::Native;
 
 pub(super) const X14: u8 = 14;
 pub(super) const X15: u8 = 15;
 pub(super) const X16: u8 = 16;
 pub(super) const X17: u8 = 17;
-pub(super) const POLL: u8 = 18;
+pub(super) const EXEC: u8 = 18;
 pub(super) const PAGE: u8 = 24;
 pub(super) const INSTRET: u8 = 25;
 pub(super) const WRITE_TABLE: u8 = 26;

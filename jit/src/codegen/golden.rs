@@ -380,6 +380,7 @@ pub(crate) fn state_name(offset: i64) -> Option<String> {
         frm,
         native.context,
         native.poll,
+        native.limit,
         native.hart,
         native.bounce,
         native.trap_cause,

@@ -187,6 +187,8 @@ pub(crate) struct Thunks {
     /// Has the operations at an address, so many of them, carried out again if the host says that one of them underflowed; none on a
     /// host that detects tininess as RISC-V does.
     pub(crate) underflow: u32,
+    /// Looks at the poll word; none on a host that does that in place.
+    pub(crate) poll: u32,
     /// Leaves to the interpreter; takes a site.
     pub(crate) interpret: u32,
     /// Bytes of it all.
@@ -202,6 +204,9 @@ impl Thunks {
         let mut parts: Vec<(u32, String)> =
             places.into_iter().zip(names).map(|(place, name)| (place, name.to_owned())).collect();
         parts.push((self.exit_polled, "exit_polled".to_owned()));
+        if self.poll != 0 {
+            parts.push((self.poll, "poll".to_owned()));
+        }
         if self.underflow != 0 {
             parts.push((self.underflow, "underflow".to_owned()));
         }
