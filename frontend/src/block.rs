@@ -151,7 +151,14 @@ impl Block {
                 is_near.then_some(target as u16).filter(|&target| is_worth(target))
             };
             match builder.end() {
-                End::Branch(target) if target > from.into() && at < 4096 && is_worth(at) => builder.go_on(),
+                // Behind a loop of its own the block would hardly come.
+                End::Branch(target)
+                    if !(i64::from(start)..=i64::from(from)).contains(&target)
+                        && at < 4096
+                        && is_worth(at) =>
+                {
+                    builder.go_on();
+                }
                 End::Jump(_) | End::Indirect if builder.leads_to(at) && is_worth(at) => builder.go_on(),
                 End::Branch(target) | End::Jump(target) if !links => match ahead(target) {
                     Some(target) => {
@@ -313,6 +320,17 @@ mod tests {
         far.resize(202, step());
         let never = [Seen::Executed, Seen::Never];
         assert_eq!(insns(&cut(&far, &never)), [0]);
+    }
+
+    #[test]
+    fn a_block_goes_on_behind_a_branch_to_before_it() {
+        let block = cut(&[step(), branch(-2), step(), ret()], &[]);
+        assert_eq!(codes(&block), [Code::AddI, Code::Beq, Code::AddI, Code::JumpReg]);
+        let block = cut(&[step(), branch(-2), step(), branch(-3)], &[Seen::Cut; 4]);
+        assert_eq!(insns(&block), [0, 1, 2, 3]);
+        // Not if it is a loop in the block.
+        let block = cut(&[step(), step(), branch(-1), step(), ret()], &[]);
+        assert_eq!(insns(&block), [0, 1, 2]);
     }
 
     #[test]
