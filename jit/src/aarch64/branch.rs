@@ -51,7 +51,7 @@ impl Translator {
             Code::Bltu => Cc::Below,
             _ => Cc::AboveEqual,
         };
-        if op.imm <= i64::from(op.at) {
+        if op.imm == i64::from(self.start) && self.sites.is_last(op.at) {
             self.poll_before(op.at);
         }
         let condition = self.condition(cc, op.a, op.b);
@@ -71,7 +71,7 @@ impl Translator {
                     t.end_stretch();
                 });
             }
-            Way::Out { skipped } => self.branch_out(condition, op.imm, skipped),
+            Way::Out { skipped } => self.branch_out(condition, op, skipped),
         }
         self.end_stretch();
         self.begin_stretch();
@@ -80,14 +80,18 @@ impl Translator {
         }
     }
 
-    fn branch_out(&mut self, condition: Condition, target: i64, skipped: u32) {
-        match in_page(target) {
-            Some(target) if skipped == 0 => self.link(Some(condition), target),
-            _ => self.exit_condition(condition, move |t| {
-                t.uncount(skipped);
-                t.go_to(target);
-            }),
+    fn branch_out(&mut self, condition: Condition, op: &Op, skipped: u32) {
+        let (at, target) = (op.at, op.imm);
+        if target == i64::from(self.start) && skipped == 0 {
+            return self.branch_if(condition, self.body);
         }
+        self.exit_condition(condition, move |t| {
+            t.uncount(skipped);
+            if target <= i64::from(at) {
+                t.poll_taken(at, target);
+            }
+            t.go_to(target);
+        });
     }
 
     /// Where branches inside the block meet.
@@ -144,11 +148,7 @@ impl Translator {
         }
         if target <= i64::from(op.at) {
             // An instruction that also links has done so by now, so it cannot be left before.
-            let at = op.at;
-            self.poll(move |t| {
-                t.page_plus(X16, target);
-                t.leave_polled(at);
-            });
+            self.poll_taken(op.at, target);
         }
         self.go_to(target);
     }
@@ -184,7 +184,7 @@ impl Translator {
 
     fn go_to(&mut self, target: i64) {
         match in_page(target) {
-            Some(target) => self.link(None, target),
+            Some(target) => self.link(target),
             None => self.leave_page(target),
         }
     }
@@ -217,15 +217,9 @@ impl Translator {
 
     /// A jump inside the page, patched when the target is known. What is patched is an unconditional branch (Arm Architecture
     /// Reference Manual, B2.2.5).
-    fn link(&mut self, condition: Option<Condition>, target: u16) {
+    fn link(&mut self, target: u16) {
         if target == self.start {
-            return match condition {
-                Some(condition) => self.branch_if(condition, self.body),
-                None => self.asm.b(self.body),
-            };
-        }
-        if let Some(condition) = condition {
-            return self.exit_condition(condition, move |t| t.link(None, target));
+            return self.asm.b(self.body);
         }
         self.exchange_out();
         let field = self.asm.b_ahead();
@@ -278,6 +272,14 @@ impl Translator {
     fn leave_polled(&mut self, at: u16) {
         self.asm.mov_imm(X17, u64::from(at) + 1);
         self.leave_by(self.thunks.exit_polled);
+    }
+
+    /// Leaves for `target`, where the jump at page offset `at` has led, if the poll word is set.
+    fn poll_taken(&mut self, at: u16, target: i64) {
+        self.poll(move |t| {
+            t.page_plus(X16, target);
+            t.leave_polled(at);
+        });
     }
 
     /// Leaves before the instruction at page offset `at`, if the poll word is set.

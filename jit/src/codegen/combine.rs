@@ -2,8 +2,9 @@
 //!
 //! Programs for the base instruction set rotate, scale an index, negate an operand or extend a part of a register by several
 //! instructions, the last of which gives the result. That one is replaced by the operation for all of them, which takes their first
-//! operand. The others are left where they are; [`super::demand`] drops those whose results nobody reads then. Compilers also
-//! rotate a register in place, where the last operand is gone when its other part comes: then the shift in place becomes the rotation.
+//! operand. The others are left where they are; [`super::demand`] drops those whose results nobody reads then. What a compiler does
+//! in place, so that the first operand is gone by then, is dropped at once if nobody sees the value between. It also
+//! rotates a register in place, where the last operand is gone when its other part comes: then the shift in place becomes the rotation.
 
 use frontend::ir::{Code, Op, Reg, Shape};
 
@@ -17,6 +18,8 @@ struct Values<'a> {
     writers: &'a [u16; Reg::COUNT],
     /// The same of the last but one.
     earlier: &'a [u16; Reg::COUNT],
+    /// The one register whose source is asked for, because that worked in place.
+    in_place: Option<Reg>,
 }
 
 /// The rotation that two shifts make, but for its register.
@@ -53,7 +56,28 @@ impl Values<'_> {
     fn source(&self, reg: Reg) -> Option<&Op> {
         let writer = self.writers[reg.index()];
         let op = self.ops.get(usize::from(writer.checked_sub(1)?))?;
-        (self.writers[op.a.index()] < writer).then_some(op)
+        match self.in_place {
+            Some(only) => (reg == only).then_some(op),
+            None => (self.writers[op.a.index()] < writer).then_some(op),
+        }
+    }
+
+    /// The index of the operation in place whose result only `op` at `index` reads, as one operand, and replaces.
+    fn in_place(&self, op: &Op, index: usize) -> Option<usize> {
+        let reg = op.rd;
+        let reads = match op.code.shape() {
+            Shape::Rri => op.a == reg,
+            Shape::Rrr => (op.a == reg) != (op.b == reg),
+            _ => false,
+        };
+        let at = usize::from(self.writers[reg.index()].checked_sub(1)?);
+        let source = self.ops.get(at)?;
+        let is_alone = match source.code.shape() {
+            Shape::Rri => source.a == reg,
+            Shape::Rrr => source.a == reg && source.b == Reg::ZERO,
+            _ => false,
+        };
+        (reads && is_alone && !self.ops[at + 1..index].iter().any(|op| may_see(op, reg))).then_some(at)
     }
 
     /// The register that `reg` is the complement of.
@@ -164,8 +188,16 @@ pub(crate) fn combine(ops: &mut [Op]) {
         if op.code == Code::Join {
             writers = [0; Reg::COUNT];
         }
-        let values = Values { ops, writers: &writers, earlier: &earlier };
+        let values = Values { ops, writers: &writers, earlier: &earlier, in_place: None };
+        let lost = || {
+            let at = values.in_place(&op, index)?;
+            Some((at, Values { in_place: Some(op.rd), ..values }.better(&op)?))
+        };
         if let Some(better) = values.better(&op) {
+            ops[index] = better;
+        } else if let Some((source, better)) = lost() {
+            let reg = op.rd;
+            ops[source] = Op { rd: reg, a: reg, at: ops[source].at, ..Op::of(Code::Mov) };
             ops[index] = better;
         } else if let Some((shift, rotation)) = values.rotation_in_place(&op, index) {
             ops[shift] = rotation;
@@ -333,6 +365,32 @@ mod tests {
         becomes(&[reg(AddUw, 5, 10, 12), reg(Add, 5, 5, 11)], None);
         becomes(&[imm(SllI, 5, 10, 4), reg(Add, 5, 5, 11)], None);
         becomes(&[imm(SllI, 10, 10, 3), reg(Add, 5, 10, 11)], None);
+    }
+
+    #[test]
+    fn what_is_done_in_place_goes_into_what_replaces_it() {
+        use Code::{Add, AddUw, And, Andn, Lw, Mov, Sh2add, SllI, SllIUw, SrlI, XorI};
+        let goes = |ops: &[Op], want: Option<Op>| {
+            let mut combined = ops.to_vec();
+            combine(&mut combined);
+            let last = ops.len() - 1;
+            assert_eq!(combined[0], if want.is_some() { imm(Mov, 10, 10, 0) } else { ops[0] });
+            assert_eq!(combined[last], want.unwrap_or(ops[last]));
+        };
+        let shift = imm(SllI, 10, 10, 2);
+        goes(&[shift, reg(Add, 10, 10, 11)], Some(reg(Sh2add, 10, 10, 11)));
+        goes(&[shift, reg(Add, 10, 11, 10)], Some(reg(Sh2add, 10, 10, 11)));
+        goes(&[shift, reg(Add, 12, 11, 13), reg(Add, 10, 10, 11)], Some(reg(Sh2add, 10, 10, 11)));
+        goes(&[imm(SllI, 10, 10, 32), imm(SrlI, 10, 10, 29)], Some(imm(SllIUw, 10, 10, 3)));
+        goes(&[imm(XorI, 10, 10, -1), reg(And, 10, 10, 11)], Some(reg(Andn, 10, 11, 10)));
+        let there_and_back = [imm(SllI, 10, 10, 32), imm(SrlI, 10, 10, 32), reg(Add, 10, 10, 11)];
+        goes(&there_and_back, Some(reg(AddUw, 10, 10, 11)));
+        // Somebody sees the register between, or it stays, or it is both operands.
+        goes(&[shift, imm(Lw, 12, 2, 0), reg(Add, 10, 10, 11)], None);
+        goes(&[shift, reg(Add, 12, 11, 10), reg(Add, 10, 10, 11)], None);
+        goes(&[shift, reg(Add, 12, 10, 11)], None);
+        goes(&[shift, reg(Add, 10, 10, 10)], None);
+        goes(&[reg(AddUw, 10, 10, 12), reg(Add, 10, 10, 11)], None);
     }
 
     #[test]

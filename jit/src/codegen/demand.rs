@@ -55,7 +55,7 @@ pub(crate) fn mark(ops: &mut [Op]) {
             }
         }
         let rd = bit(op.rd);
-        if (seen | low) & rd == 0 {
+        if (seen | low) & rd == 0 || op.code == Code::Mov && op.a == op.rd {
             op.aux = DEAD;
             continue;
         }
