@@ -23,6 +23,17 @@ pub(super) fn is_simple(code: Code) -> bool {
 impl Translator {
     /// The host register that holds `reg`: its own, xzr, or `scratch`, loaded now.
     pub(super) fn get(&mut self, reg: Reg, scratch: u8) -> u8 {
+        self.extend(reg);
+        self.get_low(reg, scratch)
+    }
+
+    /// The same for an instruction that only looks at the low 32 bits, or those of `width`.
+    fn get_of(&mut self, width: Width, reg: Reg, scratch: u8) -> u8 {
+        if width == Width::Q { self.get(reg, scratch) } else { self.get_low(reg, scratch) }
+    }
+
+    /// The same for the low 32 bits.
+    pub(super) fn get_low(&mut self, reg: Reg, scratch: u8) -> u8 {
         if reg == Reg::ZERO {
             return XZR;
         }
@@ -58,6 +69,7 @@ impl Translator {
 
     /// Writes a result that is in a host register to `rd`.
     pub(super) fn put(&mut self, rd: Reg, from: u8) {
+        self.pending.set_narrow(rd, false);
         match self.pins.loc(rd) {
             Loc::Reg(host) => self.asm.mov(host, from),
             Loc::Slot(slot) => {
@@ -68,27 +80,43 @@ impl Translator {
         }
     }
 
-    /// Puts the result of `op` that `compute` leaves in the register it is given; 32-bit results are sign-extended, unless nobody
-    /// looks.
+    /// Puts the result of `op` that `compute` leaves in the register it is given; 32-bit results are sign-extended, if need be later.
     fn result(&mut self, width: Width, op: &Op, compute: impl FnOnce(&mut Self, u8)) {
         let d = self.target(op.rd);
-        if width == Width::D && op.aux != LOW_ONLY {
-            compute(self, X16);
-            self.asm.sxtw(d, X16);
-        } else {
-            compute(self, d);
+        compute(self, d);
+        let extends = width == Width::D && op.aux != LOW_ONLY;
+        let is_pinned = self.pins.pinned(op.rd).is_some();
+        if extends && !is_pinned {
+            self.asm.sxtw(d, d);
         }
         self.put(op.rd, d);
+        self.pending.set_narrow(op.rd, extends && is_pinned);
     }
 
     fn binary(&mut self, width: Width, opcode: u32, op: &Op) {
-        let a = self.get(op.a, X16);
-        let b = self.get(op.b, X17);
+        let a = self.get_of(width, op.a, X16);
+        let b = self.get_of(width, op.b, X17);
         self.result(width, op, |t, d| t.asm.rrr(width, opcode, d, a, b));
     }
 
+    /// `a + b`, or `a - b`, of which one may be extended.
+    fn sum(&mut self, opcode: u32, op: &Op) {
+        let (mut a, mut b) = (op.a, op.b);
+        if opcode == op::ADD && self.pending.is_narrow(a) {
+            (a, b) = (b, a);
+        }
+        if a == Reg::ZERO || !self.pending.is_narrow(b) || a == b {
+            return self.binary(Width::Q, opcode, op);
+        }
+        let a = self.get(a, X16);
+        let b = self.get_low(b, X17);
+        let d = self.target(op.rd);
+        self.asm.extended(opcode, d, a, b, 0);
+        self.put(op.rd, d);
+    }
+
     fn unary(&mut self, width: Width, opcode: u32, op: &Op) {
-        let a = self.get(op.a, X16);
+        let a = self.get_of(width, op.a, X16);
         let d = self.target(op.rd);
         self.asm.rrr(width, opcode, d, a, 0);
         self.put(op.rd, d);
@@ -100,12 +128,13 @@ impl Translator {
             self.asm.mov_imm(d, op.imm as u64);
             return self.put(op.rd, d);
         }
-        let a = self.get(op.a, X16);
+        let a = self.get_of(width, op.a, X16);
         self.result(width, op, |t, d| t.asm.add_imm(width, d, a, op.imm));
     }
 
     fn logic_imm(&mut self, logic: Logic, op: &Op) {
-        let a = self.get(op.a, X16);
+        let is_low = logic == Logic::And && (0..=0x7fff_ffff).contains(&op.imm);
+        let a = self.get_of(if is_low { Width::D } else { Width::Q }, op.a, X16);
         let d = self.target(op.rd);
         match op.imm as u64 {
             0 if logic != Logic::And => self.asm.mov(d, a),
@@ -117,7 +146,7 @@ impl Translator {
 
     /// Bits of `a`, moved; see [`super::asm::Asm::bitfield`].
     fn bitfield(&mut self, width: Width, signed: bool, rotate: u8, top: u8, op: &Op) {
-        let a = self.get(op.a, X16);
+        let a = self.get_of(if top < 32 { Width::D } else { Width::Q }, op.a, X16);
         let d = self.target(op.rd);
         self.asm.bitfield(width, signed, d, a, rotate, top);
         self.put(op.rd, d);
@@ -125,30 +154,38 @@ impl Translator {
 
     /// Rotates to the left by a register.
     fn rotate_left(&mut self, width: Width, op: &Op) {
-        let b = self.get(op.b, X17);
+        let b = self.get_low(op.b, X17);
         self.asm.rrr(width, op::SUB, X17, XZR, b);
-        let a = self.get(op.a, X16);
+        let a = self.get_of(width, op.a, X16);
         self.result(width, op, |t, d| t.asm.rrr(width, op::ROR, d, a, X17));
     }
 
     fn rotate_imm(&mut self, width: Width, op: &Op) {
-        let a = self.get(op.a, X16);
+        let a = self.get_of(width, op.a, X16);
         let amount = op.imm as u8 & (width.bits() - 1);
         self.result(width, op, |t, d| t.asm.ror_imm(width, d, a, amount));
     }
 
     /// `(a << scale) + b`
     fn shift_add(&mut self, scale: u8, op: &Op) {
-        let a = self.get(op.a, X16);
+        let extends = self.pending.is_narrow(op.a) && op.a != op.b && op.b != Reg::ZERO;
+        let a = self.get_of(if extends { Width::D } else { Width::Q }, op.a, X16);
         let b = self.get(op.b, X17);
         let d = self.target(op.rd);
-        self.asm.add_shifted(d, b, a, scale);
+        if extends {
+            self.asm.extended(op::ADD, d, b, a, scale);
+        } else {
+            self.asm.add_shifted(d, b, a, scale);
+        }
         self.put(op.rd, d);
     }
 
     /// `(zext(a.w) << scale) + b`
     fn shift_add_word(&mut self, scale: u8, op: &Op) {
-        let a = self.get(op.a, X16);
+        if op.a == op.b {
+            self.extend(op.a);
+        }
+        let a = self.get_low(op.a, X16);
         let d = self.target(op.rd);
         if op.b == Reg::ZERO {
             self.asm.bitfield(Width::Q, false, d, a, scale.wrapping_neg(), 31);
@@ -161,7 +198,20 @@ impl Translator {
 
     /// Sets the flags for `a - b`.
     pub(super) fn compare(&mut self, a: Reg, b: Reg) {
+        // As numbers of 32 bits they are in the same order, with and without sign.
+        let are_narrow = |a, b| {
+            a == Reg::ZERO || self.pending.is_narrow(a) && (b == Reg::ZERO || self.pending.is_narrow(b))
+        };
+        if are_narrow(a, b) && are_narrow(b, a) {
+            let a = self.get_low(a, X16);
+            let b = self.get_low(b, X17);
+            return self.asm.cmp(Width::D, a, b);
+        }
         let a = self.get(a, X16);
+        if a != XZR && self.pending.is_narrow(b) {
+            let b = self.get_low(b, X17);
+            return self.asm.extended(op::SUBS, XZR, a, b, 0);
+        }
         let b = self.get(b, X17);
         self.asm.cmp(Width::Q, a, b);
     }
@@ -174,8 +224,13 @@ impl Translator {
     }
 
     fn set_less_imm(&mut self, cc: Cc, op: &Op) {
-        let a = self.get_no_zero(op.a, X16);
-        self.asm.cmp_imm(Width::Q, a, op.imm);
+        let width = if self.pending.is_narrow(op.a) { Width::D } else { Width::Q };
+        let mut a = self.get_of(width, op.a, X16);
+        if a == XZR {
+            self.asm.mov_imm(X16, 0);
+            a = X16;
+        }
+        self.asm.cmp_imm(width, a, op.imm);
         self.set(cc, op.rd);
     }
 
@@ -212,16 +267,16 @@ impl Translator {
 
     /// Division by zero gives 0 on the host, and the quotient that overflows is the dividend.
     fn divide(&mut self, width: Width, opcode: u32, op: &Op) {
-        let a = self.get(op.a, X14);
-        let b = self.get(op.b, X15);
+        let a = self.get_of(width, op.a, X14);
+        let b = self.get_of(width, op.b, X15);
         self.asm.cmp(width, b, XZR);
         self.asm.rrr(width, opcode, X16, a, b);
         self.result(width, op, |t, d| t.asm.csinv(width, d, X16, XZR, Cc::NotEqual));
     }
 
     fn remainder(&mut self, width: Width, opcode: u32, op: &Op) {
-        let a = self.get(op.a, X14);
-        let b = self.get(op.b, X15);
+        let a = self.get_of(width, op.a, X14);
+        let b = self.get_of(width, op.b, X15);
         self.asm.rrr(width, opcode, X16, a, b);
         self.result(width, op, |t, d| t.asm.msub(width, d, X16, b, a));
     }
@@ -235,8 +290,8 @@ impl Translator {
             Code::DivuW | Code::RemuW => (Width::D, op::UDIV),
             _ => return [first, second].into_iter().for_each(|op| self.integer(op)),
         };
-        let a = self.get(first.a, X14);
-        let b = self.get(first.b, X15);
+        let a = self.get_of(width, first.a, X14);
+        let b = self.get_of(width, first.b, X15);
         self.asm.cmp(width, b, XZR);
         self.asm.rrr(width, opcode, X17, a, b);
         for op in [first, second] {
@@ -248,7 +303,7 @@ impl Translator {
     }
 
     fn trailing_zeros(&mut self, width: Width, op: &Op) {
-        let a = self.get(op.a, X16);
+        let a = self.get_of(width, op.a, X16);
         self.asm.rrr(width, op::RBIT, X16, a, 0);
         let d = self.target(op.rd);
         self.asm.rrr(width, op::CLZ, d, X16, 0);
@@ -256,7 +311,7 @@ impl Translator {
     }
 
     fn ones(&mut self, width: Width, op: &Op) {
-        let a = self.get(op.a, X16);
+        let a = self.get_of(width, op.a, X16);
         match width {
             Width::D => dynasm!(self.asm ; .arch aarch64 ; fmov s0, W(a)),
             Width::Q => dynasm!(self.asm ; .arch aarch64 ; fmov d0, X(a)),
@@ -349,11 +404,13 @@ impl Translator {
                 self.put(o.rd, d);
             }
             Code::Mov => {
-                let a = self.get(o.a, X16);
+                let is_narrow = self.pending.is_narrow(o.a) && self.pins.pinned(o.rd).is_some();
+                let a = self.get_of(if is_narrow { D } else { Q }, o.a, X16);
                 self.put(o.rd, a);
+                self.pending.set_narrow(o.rd, is_narrow);
             }
-            Code::Add => self.binary(Q, op::ADD, o),
-            Code::Sub => self.binary(Q, op::SUB, o),
+            Code::Add => self.sum(op::ADD, o),
+            Code::Sub => self.sum(op::SUB, o),
             Code::And => self.binary(Q, op::AND, o),
             Code::Or => self.binary(Q, op::ORR, o),
             Code::Xor => self.binary(Q, op::EOR, o),
@@ -421,7 +478,7 @@ impl Translator {
             Code::OrI => self.logic_imm(Logic::Orr, o),
             Code::XorI => self.logic_imm(Logic::Eor, o),
             Code::AddIW if o.imm == 0 && o.aux == LOW_ONLY => {
-                let a = self.get(o.a, X16);
+                let a = self.get_low(o.a, X16);
                 self.put(o.rd, a);
             }
             Code::AddIW if o.imm == 0 => self.bitfield(Q, true, 0, 31, o),

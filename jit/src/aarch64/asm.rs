@@ -30,6 +30,24 @@ pub(super) enum Cc {
     GreaterEqual = 10,
     Less = 11,
     Greater = 12,
+    LessEqual = 13,
+}
+
+impl Cc {
+    /// The condition for `b - a` that is this one for `a - b`; of those for numbers.
+    pub(super) fn exchanged(self) -> Self {
+        match self {
+            Cc::AboveEqual => Cc::BelowEqual,
+            Cc::Below => Cc::Above,
+            Cc::Above => Cc::Below,
+            Cc::BelowEqual => Cc::AboveEqual,
+            Cc::GreaterEqual => Cc::LessEqual,
+            Cc::Less => Cc::Greater,
+            Cc::Greater => Cc::Less,
+            Cc::LessEqual => Cc::GreaterEqual,
+            Cc::Equal | Cc::NotEqual | Cc::Minus | Cc::Unordered => self,
+        }
+    }
 }
 
 /// Operations of [`Asm::rrr`] in their 32-bit form.
@@ -345,6 +363,12 @@ impl Asm {
     pub(super) fn add_uxtw(&mut self, d: u8, n: u8, m: u8, amount: u8) {
         debug_assert_ne!(n, XZR);
         self.rrr(Width::Q, 0x0b20_4000 | u32::from(amount) << 10, d, n, m);
+    }
+
+    /// `d = n op (sext(m.w) << amount)`, for an addition or a subtraction; n is not xzr, and d only if flags are set.
+    pub(super) fn extended(&mut self, op: u32, d: u8, n: u8, m: u8, amount: u8) {
+        debug_assert!(n != XZR && (d != XZR || op == op::SUBS));
+        self.rrr(Width::Q, op | 1 << 21 | 0b110 << 13 | u32::from(amount) << 10, d, n, m);
     }
 
     /// `d = a - n * m`

@@ -32,8 +32,8 @@ const _: () = assert!(size_of::<Context>() >= Context::EXEC_OFFSET + (1 << (EXEC
 pub(super) enum Condition {
     Flags(Cc),
     /// Whether a host register is zero.
-    Zero(u8),
-    NotZero(u8),
+    Zero(Width, u8),
+    NotZero(Width, u8),
 }
 
 /// The page offset of a target that can be linked to: in the page, and no instruction that may go on in the next.
@@ -54,8 +54,14 @@ impl Translator {
         if op.imm == i64::from(self.start) && self.sites.is_last(op.at) {
             self.poll_before(op.at);
         }
+        let way = self.sites.way(op.at, op.imm);
+        if matches!(way, Way::Inside { .. }) {
+            self.complete();
+        } else if op.imm == i64::from(self.start) {
+            self.complete_round();
+        }
         let condition = self.condition(cc, op.a, op.b);
-        match self.sites.way(op.at, op.imm) {
+        match way {
             Way::Inside { target, skipped: 0 } => {
                 let join = self.join_label(target);
                 self.branch_if(condition, join);
@@ -96,6 +102,7 @@ impl Translator {
 
     /// Where branches inside the block meet.
     pub(super) fn join(&mut self, op: &Op) {
+        self.complete();
         self.end_stretch();
         let label = self.join_label(op.at);
         self.asm.bind(label);
@@ -117,8 +124,13 @@ impl Translator {
         };
         match cc {
             Cc::Equal | Cc::NotEqual if other != Reg::ZERO => {
-                let reg = self.get(other, X16);
-                if cc == Cc::Equal { Condition::Zero(reg) } else { Condition::NotZero(reg) }
+                let width = if self.pending.is_narrow(other) { Width::D } else { Width::Q };
+                let reg = self.get_low(other, X16);
+                if cc == Cc::Equal { Condition::Zero(width, reg) } else { Condition::NotZero(width, reg) }
+            }
+            _ if self.pending.is_narrow(a) && b != Reg::ZERO => {
+                self.compare(b, a);
+                Condition::Flags(cc.exchanged())
             }
             _ => {
                 self.compare(a, b);
@@ -130,8 +142,8 @@ impl Translator {
     pub(super) fn branch_if(&mut self, condition: Condition, label: Label) {
         match condition {
             Condition::Flags(cc) => self.asm.b_cc(cc, label),
-            Condition::Zero(reg) => self.asm.cbz(Width::Q, false, reg, label),
-            Condition::NotZero(reg) => self.asm.cbz(Width::Q, true, reg, label),
+            Condition::Zero(width, reg) => self.asm.cbz(width, false, reg, label),
+            Condition::NotZero(width, reg) => self.asm.cbz(width, true, reg, label),
         }
     }
 
@@ -139,6 +151,7 @@ impl Translator {
         let target = op.imm;
         match self.sites.way(op.at, target) {
             Way::Inside { target, skipped } => {
+                self.complete();
                 self.uncount(skipped);
                 let join = self.join_label(target);
                 self.asm.b(join);
@@ -219,6 +232,7 @@ impl Translator {
     /// Reference Manual, B2.2.5).
     fn link(&mut self, target: u16) {
         if target == self.start {
+            self.complete_round();
             return self.asm.b(self.body);
         }
         self.exchange_out();

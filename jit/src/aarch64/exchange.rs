@@ -1,12 +1,15 @@
 //! Exchanges the registers that [`crate::codegen::exchange`] chooses: on the way into a block, and back on every way out, be it to
-//! another block, to shared code or to Rust.
+//! another block, to shared code or to Rust. Before that, registers get what was put off ([`crate::codegen::pending`]).
 
-use frontend::ir::Op;
+use frontend::ir::{Op, Reg};
 
 use super::Translator;
 use super::branch::Condition;
-use super::regs::{LINK, PINS, Pins, x_slot};
+use super::fp::BOX;
+use super::neon::logic;
+use super::regs::{LINK, PINS, Pins, f_pinned, x_slot};
 use crate::codegen::exchange::{Exchange, choose};
+use crate::codegen::pending::Pending;
 
 impl Translator {
     /// Chooses the exchanges for a block and carries them out on the way in.
@@ -35,13 +38,47 @@ impl Translator {
         }
     }
 
+    /// Gives registers what they lack. Keeps the scratch registers and the flags.
+    pub(super) fn complete(&mut self) {
+        self.complete_all(self.pending);
+    }
+
+    /// The same, but for what the next round of a loop can do without.
+    pub(super) fn complete_round(&mut self) {
+        self.left = self.left.or(self.pending);
+        self.complete_all(self.pending.without(self.carried));
+    }
+
+    fn complete_all(&mut self, pending: Pending) {
+        pending.narrow_registers().for_each(|reg| self.extend(reg));
+        pending.unboxed_registers().for_each(|reg| self.put_box(reg));
+    }
+
+    /// Extends the sign of a pinned register, if that was put off.
+    pub(super) fn extend(&mut self, reg: Reg) {
+        if let Some(host) = self.pins.pinned(reg).filter(|_| self.pending.is_narrow(reg)) {
+            self.asm.sxtw(host, host);
+            self.pending.set_narrow(reg, false);
+        }
+    }
+
+    /// Boxes the single in a pinned register, if that was put off.
+    pub(super) fn put_box(&mut self, reg: Reg) {
+        if let Some(host) = f_pinned(reg.0).filter(|_| self.pending.is_unboxed(reg)) {
+            self.asm.vector(logic::ORR, host, host, BOX);
+            self.pending.set_unboxed(reg, false);
+        }
+    }
+
     /// Puts all registers in their usual places, on a way out. Keeps the scratch registers and the flags.
     pub(super) fn exchange_out(&mut self) {
+        self.complete();
         self.swap_out(|_| true);
     }
 
     /// Calls shared code, which wants the registers in their usual places, and that of [`LINK`] in the state. Keeps its flags.
     pub(super) fn call_shared(&mut self, thunk: u32) {
+        self.complete();
         let linked = self.pins.guest(LINK).map(x_slot);
         if let Some(slot) = linked {
             self.asm.str(LINK, slot);

@@ -25,7 +25,7 @@ pub(super) const V0: u8 = 0;
 pub(super) const V1: u8 = 1;
 const V2: u8 = 2;
 /// The upper half of a boxed single.
-const BOX: u8 = 3;
+pub(super) const BOX: u8 = 3;
 
 /// Bits of FPSR.
 pub(super) mod fpsr {
@@ -145,7 +145,7 @@ impl Translator {
     pub(super) fn ask_boxed(&mut self, asked: u32, unboxed: impl FnOnce(&mut Translator) + 'static) {
         let mut all = None;
         for reg in (0..32).map(Reg).filter(|&reg| asked & bit(reg) != 0) {
-            let host = self.f_get(reg, if all.is_some() { V1 } else { V0 });
+            let host = self.f_get(Fmt::D, reg, if all.is_some() { V1 } else { V0 });
             all = Some(match all {
                 Some(others) => {
                     self.asm.vector(logic::AND, V0, others, host);
@@ -202,7 +202,8 @@ impl Translator {
                     });
                 }
                 Guard::Save { reg, slot } => {
-                    let host = self.f_get(Reg(reg), V0);
+                    // A single is boxed when it is needed again.
+                    let host = self.f_get(Fmt::S, Reg(reg), V0);
                     self.asm.vector_of_state(false, host, field!(native.saved) + 8 * i32::from(slot));
                 }
             }
@@ -229,8 +230,11 @@ impl Translator {
         self.call_shared(self.thunks.underflow);
     }
 
-    /// The host register that holds `reg`: its own, or `scratch`, loaded now.
-    pub(super) fn f_get(&mut self, reg: Reg, scratch: u8) -> u8 {
+    /// The host register that holds `reg`, for an instruction on that format: its own, or `scratch`, loaded now.
+    pub(super) fn f_get(&mut self, fmt: Fmt, reg: Reg, scratch: u8) -> u8 {
+        if fmt != Fmt::S {
+            self.put_box(reg);
+        }
         f_pinned(reg.0).unwrap_or_else(|| {
             self.asm.vector_of_state(true, scratch, f_slot(reg.0));
             scratch
@@ -247,14 +251,16 @@ impl Translator {
         f_pinned(rd.0).filter(|_| !sources.contains(&rd)).unwrap_or(V0)
     }
 
-    /// Writes a result that is in a host register; a single is boxed.
+    /// Writes a result that is in a host register; a single is boxed, if need be later.
     pub(super) fn f_put(&mut self, fmt: Fmt, rd: Reg, from: u8) {
         let d = f_pinned(rd.0).unwrap_or(from);
-        if fmt == Fmt::S {
+        let is_put_off = fmt == Fmt::S && d == from && f_pinned(rd.0).is_some();
+        if fmt == Fmt::S && !is_put_off {
             self.asm.vector(logic::ORR, d, from, BOX);
         } else {
             self.asm.f_move(d, from);
         }
+        self.pending.set_unboxed(rd, is_put_off);
         if f_pinned(rd.0).is_none() {
             self.asm.vector_of_state(false, d, f_slot(rd.0));
         }
@@ -274,8 +280,8 @@ impl Translator {
         let fmt = op.fmt();
         let done = self.asm.label();
         self.check_rounding(op, done);
-        let a = self.f_get(op.a, V0);
-        let b = self.f_get(op.b, V1);
+        let a = self.f_get(fmt, op.a, V0);
+        let b = self.f_get(fmt, op.b, V1);
         let d = self.f_target(op.rd);
         self.asm.f_binary(fmt, opcode, d, a, b);
         self.f_put(fmt, op.rd, d);
@@ -286,7 +292,7 @@ impl Translator {
         let fmt = op.fmt();
         let done = self.asm.label();
         self.check_rounding(op, done);
-        let a = self.f_get(op.a, V0);
+        let a = self.f_get(fmt, op.a, V0);
         let d = self.f_target(op.rd);
         self.asm.f_unary(fmt, unary::SQRT, d, a);
         self.f_put(fmt, op.rd, d);
@@ -298,9 +304,9 @@ impl Translator {
         let fmt = op.fmt();
         let done = self.asm.label();
         self.check_rounding(op, done);
-        let a = self.f_get(op.a, V0);
-        let b = self.f_get(op.b, V1);
-        let c = self.f_get(op.c, V2);
+        let a = self.f_get(fmt, op.a, V0);
+        let b = self.f_get(fmt, op.b, V1);
+        let c = self.f_get(fmt, op.c, V2);
         let d = self.f_target(op.rd);
         self.asm.f_fused(fmt, opcode, d, a, b, c);
         self.f_put(fmt, op.rd, d);
@@ -309,15 +315,22 @@ impl Translator {
 
     fn sign(&mut self, op: &Op) {
         let fmt = op.fmt();
-        let a = self.f_get(op.a, V0);
+        let a = self.f_get(fmt, op.a, V0);
         let d = self.f_target(op.rd);
         match op.code {
             // The box is copied, too.
-            Code::FSgnj if op.a == op.b => return self.f_put(Fmt::D, op.rd, a),
+            Code::FSgnj if op.a == op.b => {
+                let is_unboxed = self.pending.is_unboxed(op.a) && f_pinned(op.rd.0).is_some();
+                if !is_unboxed {
+                    self.put_box(op.a);
+                }
+                self.f_put(Fmt::D, op.rd, a);
+                return self.pending.set_unboxed(op.rd, is_unboxed);
+            }
             Code::FSgnjn if op.a == op.b => self.asm.f_unary(fmt, unary::NEG, d, a),
             Code::FSgnjx if op.a == op.b => self.asm.f_unary(fmt, unary::ABS, d, a),
             _ => {
-                let b = self.f_get(op.b, V1);
+                let b = self.f_get(fmt, op.b, V1);
                 self.mix_signs(op.code, fmt, a, b);
                 return self.f_put(fmt, op.rd, V0);
             }
@@ -345,8 +358,8 @@ impl Translator {
     fn select_float(&mut self, opcode: u32, op: &Op) {
         let fmt = op.fmt();
         let done = self.asm.label();
-        let a = self.f_get(op.a, V0);
-        let b = self.f_get(op.b, V1);
+        let a = self.f_get(fmt, op.a, V0);
+        let b = self.f_get(fmt, op.b, V1);
         let d = self.f_apart(op.rd, &[op.a, op.b]);
         self.asm.f_binary(fmt, opcode, d, a, b);
         let unordered = self.cold_step(op, done);
@@ -359,14 +372,17 @@ impl Translator {
     /// The conditions are false for unordered operands.
     fn compare_float(&mut self, signalling: bool, cc: Cc, op: &Op) {
         let fmt = op.fmt();
-        let a = self.f_get(op.a, V0);
-        let b = self.f_get(op.b, V1);
+        let a = self.f_get(fmt, op.a, V0);
+        let b = self.f_get(fmt, op.b, V1);
         self.asm.f_compare(fmt, signalling, a, b);
         self.set(cc, op.rd);
     }
 
     fn float_to_bits(&mut self, op: &Op) {
         let d = self.target(op.rd);
+        if op.fmt() == Fmt::D {
+            self.put_box(op.a);
+        }
         match (f_pinned(op.a.0), op.fmt()) {
             (Some(a), Fmt::D) => self.asm.f_to_bits(Width::Q, d, a),
             (Some(a), _) => self.asm.f_low_bits(d, a),
@@ -388,6 +404,7 @@ impl Translator {
 
     /// Copies bits of a floating-point register to a general one.
     pub(super) fn f_copy_bits(&mut self, to: u8, reg: Reg) {
+        self.put_box(reg);
         match f_pinned(reg.0).map_or(Loc::Slot(f_slot(reg.0)), Loc::Reg) {
             Loc::Reg(host) => self.asm.f_to_bits(Width::Q, to, host),
             Loc::Slot(slot) => self.asm.ldr(to, slot),

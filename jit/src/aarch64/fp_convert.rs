@@ -25,7 +25,7 @@ impl Translator {
     /// To an integer in the same format.
     pub(super) fn round(&mut self, op: &Op) {
         let fmt = op.fmt();
-        let a = self.f_get(op.a, V0);
+        let a = self.f_get(fmt, op.a, V0);
         let d = self.f_target(op.rd);
         let mode = static_mode(op.rm()).map_or(unary::RINT_I, |(mode, _)| mode);
         self.asm.f_unary(fmt, mode, d, a);
@@ -35,7 +35,7 @@ impl Translator {
     /// The same, which raises NX.
     pub(super) fn round_inexact(&mut self, op: &Op) {
         let fmt = op.fmt();
-        let a = self.f_get(op.a, V1);
+        let a = self.f_get(fmt, op.a, V1);
         match static_mode(op.rm()) {
             None => self.asm.f_unary(fmt, unary::RINT_X, V0, a),
             Some((mode, _)) => {
@@ -66,14 +66,14 @@ impl Translator {
         let d = match (from, to) {
             (Fmt::D, Fmt::S) => {
                 self.check_rounding(op, done);
-                let a = self.f_get(op.a, V1);
+                let a = self.f_get(from, op.a, V1);
                 let d = self.f_target(op.rd);
                 self.asm.f_unary(from, unary::TO_S, d, a);
                 d
             }
             // To the same format there are no conversions.
             _ => {
-                let a = self.f_get(op.a, V1);
+                let a = self.f_get(from, op.a, V1);
                 let d = self.f_target(op.rd);
                 self.asm.f_unary(from, unary::TO_D, d, a);
                 d
@@ -103,7 +103,7 @@ impl Translator {
         let (fmt, kind) = (op.fmt(), IntKind::from_bits(op.c.0));
         let (unsigned, width) = shape(kind);
         let done = self.asm.label();
-        let a = self.f_get(op.a, V1);
+        let a = self.f_get(fmt, op.a, V1);
         let unordered = self.cold_step(op, done);
         match static_mode(op.rm()) {
             Some((_, round)) => {
@@ -153,7 +153,7 @@ impl Translator {
         let fmt = o.fmt();
         let log2 = fmt.bytes().ilog2() as u8;
         if o.code == Code::FStore {
-            let value = self.f_get(o.b, V0);
+            let value = self.f_get(fmt, o.b, V0);
             return self.asm.access(Access::store(log2).vector(), value, place, X17);
         }
         let d = self.f_target(o.rd);

@@ -12,6 +12,7 @@ use super::regs::{Pins, X14, X15, X16, X17, XZR, f_pinned, field};
 use super::tlb::{self, READ, WRITE};
 use super::{Cold, Translator, alu};
 use crate::codegen::float::{is_float, is_inline};
+use crate::codegen::pending::Pending;
 use crate::codegen::runs::{BASES, Base, MAX_RUN, Rules, Run, bytes, is_access, is_float_access, is_store};
 
 /// Where a run keeps what it knows of the host addresses of its bases.
@@ -49,8 +50,9 @@ pub(super) struct SlowRun {
     /// The run's operations in the block.
     index: usize,
     length: usize,
-    /// [`Translator::boxed`] before the run.
+    /// [`Translator::boxed`] and [`Translator::pending`] before the run.
     boxed: u32,
+    pending: Pending,
 }
 
 impl Rules for Pins {
@@ -67,14 +69,14 @@ impl Translator {
     /// The run that starts with the access at `index`; returns its length.
     pub(super) fn accesses(&mut self, ops: &[Op], index: usize) -> usize {
         let run = Run::worthwhile(&self.pins, &ops[index..]);
-        let (slow, boxed) = (self.asm.label(), self.boxed);
+        let (slow, boxed, pending) = (self.asm.label(), self.boxed, self.pending);
         if run.length == 1 {
             self.single_access(&ops[index], slow);
         } else {
             self.run(&run, &ops[index..index + run.length], index, slow);
         }
         let done = self.asm.bind_here();
-        self.cold.push(Cold::Run(SlowRun { slow, done, index, length: run.length, boxed }));
+        self.cold.push(Cold::Run(SlowRun { slow, done, index, length: run.length, boxed, pending }));
         run.length
     }
 
@@ -179,13 +181,14 @@ impl Translator {
         let access = access_of(low);
         if is_store(low) {
             let [t, u] = [low, high].map(|op| match op.code {
-                Code::FStore => self.f_get(op.b, X17),
-                _ => self.get(op.b, X17),
+                Code::FStore => self.f_get(op.fmt(), op.b, X17),
+                _ => self.stored(op, X17),
             });
             return self.asm.access_pair(access, t, u, place, offset);
         }
         if !is_float_access(low) {
             let [t, u] = [low, high].map(|op| self.target(op.rd));
+            [low, high].iter().for_each(|op| self.pending.set_narrow(op.rd, false));
             return self.asm.access_pair(access, t, u, place, offset);
         }
         let [t, u] = [low, high].map(|op| self.f_target(op.rd));
@@ -199,7 +202,7 @@ impl Translator {
     /// A run whose probe has failed.
     pub(super) fn slow_run(&mut self, run: SlowRun) {
         self.asm.bind(run.slow);
-        self.boxed = run.boxed;
+        (self.boxed, self.pending) = (run.boxed, run.pending);
         let mut settled = 0;
         for at in run.index..run.index + run.length {
             let op = self.ops[at];
@@ -215,6 +218,7 @@ impl Translator {
                 self.simple(&op);
             }
         }
+        self.complete();
         self.asm.b(run.done);
     }
 
@@ -253,6 +257,11 @@ impl Translator {
         } else {
             self.integer(op);
         }
+    }
+
+    /// The register with what a store stores.
+    fn stored(&mut self, op: &Op, scratch: u8) -> u8 {
+        if bytes(op) == 8 { self.get(op.b, scratch) } else { self.get_low(op.b, scratch) }
     }
 
     /// A register with `base + offset`: that of the base, or x16.
@@ -304,7 +313,7 @@ impl Translator {
         }
         if is_store(o) {
             // x16 may have the address.
-            let value = self.get(o.b, X17);
+            let value = self.stored(o, X17);
             return self.asm.access(access_of(o), value, place, X16);
         }
         let d = self.pins.pinned(o.rd).unwrap_or(X16);

@@ -26,7 +26,7 @@ mod tlb;
 
 use dynasmrt::DynasmApi;
 use frontend::Block;
-use frontend::ir::{Code, Follow, Helper, Op, Shape};
+use frontend::ir::{Follow, Helper, Op, Shape};
 
 use asm::{Asm, Cc, ISB, Label, NOP, Width, branch_word};
 use mem::SlowRun;
@@ -36,6 +36,7 @@ use crate::cache::Arena;
 use crate::codegen::boxes::Boxes;
 use crate::codegen::combine::are_twins;
 use crate::codegen::exchange::{Exchange, live_throughout};
+use crate::codegen::pending::Pending;
 use crate::codegen::underflow::Underflow;
 use crate::codegen::{Joins, Link, Sites, Thunks, float, op_bytes, prepare, runs};
 
@@ -111,6 +112,10 @@ pub(crate) struct Translator {
     boxed_throughout: u32,
     /// What is asked about that.
     boxes: Boxes,
+    /// What registers lack here; at the start of each round of a loop; and at its end.
+    pending: Pending,
+    carried: Pending,
+    left: Pending,
     /// What is done about underflow, and the index of the operation at hand.
     underflow: Underflow,
     index: usize,
@@ -169,6 +174,9 @@ impl Translator {
             boxed: 0,
             boxed_throughout: 0,
             boxes: Boxes::default(),
+            pending: Pending::default(),
+            carried: Pending::default(),
+            left: Pending::default(),
             underflow: Underflow::default(),
             index: 0,
             ops: Vec::new(),
@@ -196,7 +204,14 @@ impl Translator {
     /// There are no [`softmmu::Near`] entries here, so it does not matter whether its accesses wander from page to page.
     pub(crate) fn translate(&mut self, block: &Block, page: u32, _wanders: bool) {
         self.is_near = true;
-        if !self.assemble(block, page) {
+        self.carried = Pending::default();
+        let mut reached = self.assemble(block, page);
+        if reached && !self.left.is_empty() {
+            // What one round leaves the next can find.
+            self.carried = self.left;
+            reached = self.assemble(block, page);
+        }
+        if !reached {
             self.is_near = false;
             let reached = self.assemble(block, page);
             debug_assert!(reached, "other branches reach farther than a block is long");
@@ -212,6 +227,7 @@ impl Translator {
         (self.start, self.end) = (block.start, block.end);
         self.page = page;
         (self.boxed, self.boxed_throughout) = (0, 0);
+        (self.pending, self.left) = (Pending::default(), Pending::default());
 
         // The entry takes the block's address in x15. A branch replaces its first instruction when the block is killed.
         self.asm.push_u32(NOP);
@@ -231,6 +247,8 @@ impl Translator {
         }
         self.end_stretch();
         self.body = self.asm.bind_here();
+        self.carried.unboxed &= self.boxed_throughout;
+        self.pending = self.carried;
         self.begin_stretch();
         self.asm.add_imm(Width::Q, INSTRET, INSTRET, block.insns.len() as i64);
         self.underflow.plan(&ops);
@@ -300,13 +318,15 @@ impl Translator {
         }
         match op.code.shape() {
             _ if float::is_float(op.code) => self.float(op),
+            Shape::Amo | Shape::Call => {
+                self.complete();
+                if op.code.shape() == Shape::Amo { self.atomic(op) } else { self.call(op) }
+            }
             Shape::Ri | Shape::Rr | Shape::Rrr | Shape::Rri => self.integer(op),
-            Shape::Amo => self.atomic(op),
             Shape::Branch => self.branch(op),
             Shape::Jump => self.jump(op),
             Shape::JumpReg => self.jump_reg(op),
             Shape::Join => self.join(op),
-            Shape::Call if op.code == Code::Call => self.call(op),
             _ => {
                 self.step(op);
                 self.note_result(op);
@@ -315,9 +335,13 @@ impl Translator {
         1
     }
 
-    /// Assembles `cold` after the block.
+    /// Assembles `cold` after the block; what registers lack then is what they lack now.
     fn cold(&mut self, cold: impl FnOnce(&mut Translator) + 'static) {
-        self.cold.push(Cold::Other(Box::new(cold)));
+        let pending = self.pending;
+        self.cold.push(Cold::Other(Box::new(move |t| {
+            t.pending = pending;
+            cold(t);
+        })));
     }
 
     /// Assembles after the block what is done from the label `from` on, before the block goes on at `to`.
@@ -325,6 +349,7 @@ impl Translator {
         self.cold(move |t| {
             t.asm.bind(from);
             cold(t);
+            t.complete();
             t.asm.b(to);
         });
     }

@@ -4,7 +4,7 @@
 //! [`combine`] puts operations together, [`demand`] says which results are read as 32 bits only or not at all, [`runs`] which
 //! accesses share a probe of the TLB, [`exchange`] which guest registers a loop wants in host registers, [`float`] what
 //! floating-point operations a backend carries out itself, [`boxes`] what it asks about registers that are read as singles,
-//! [`underflow`] where it looks for underflow.
+//! [`underflow`] where it looks for underflow, [`pending`] what of results it puts off.
 
 #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code, reason = "x86-64 asks for each register"))]
 pub(crate) mod boxes;
@@ -17,6 +17,8 @@ pub(crate) mod golden;
 pub(crate) mod listing;
 #[cfg(test)]
 mod parity;
+#[cfg_attr(not(target_arch = "aarch64"), allow(dead_code, reason = "x86-64 completes every result"))]
+pub(crate) mod pending;
 pub(crate) mod runs;
 #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code, reason = "x86-64 detects tininess as RISC-V does"))]
 pub(crate) mod underflow;

@@ -185,9 +185,12 @@ impl Again {
     /// Carries it out again, for its underflow flag only.
     fn underflows(&self, state: &mut HartState) -> bool {
         let (f, fflags) = (state.f, state.fflags);
+        let from = if self.op.code == Code::FCvtFmt { Fmt::from_bits(self.op.c.0) } else { self.op.fmt() };
+        // A single may have been saved before it was boxed.
+        let boxed = if from == Fmt::S { 0xffff_ffff_0000_0000 } else { 0 };
         for (reg, place) in operands(&self.op).zip(self.places) {
             if let Some(slot) = place {
-                state.f[usize::from(reg.0 & 31)] = state.native.saved[usize::from(slot)];
+                state.f[usize::from(reg.0 & 31)] = state.native.saved[usize::from(slot)] | boxed;
             }
         }
         state.fflags = 0;
