@@ -4,10 +4,11 @@
 use frontend::ir::{Op, Reg};
 
 use super::Translator;
+use super::asm::{Cc, op};
 use super::branch::Condition;
 use super::fp::BOX;
 use super::neon::logic;
-use super::regs::{LINK, PINS, Pins, f_pinned, x_slot};
+use super::regs::{LINK, PINS, Pins, XZR, f_pinned, x_slot};
 use crate::codegen::exchange::{Exchange, choose};
 use crate::codegen::pending::Pending;
 
@@ -47,6 +48,21 @@ impl Translator {
     pub(super) fn complete_round(&mut self) {
         self.left = self.left.or(self.pending);
         self.complete_all(self.pending.without(self.carried));
+    }
+
+    /// Before a loop: makes sure that what its rounds take for results that lack their extension are such, or has the interpreter carry
+    /// out the first round from page offset `start` on. Nothing of the block has been counted yet.
+    pub(super) fn ask_narrow(&mut self, start: u16) {
+        for reg in self.carried.narrow_registers() {
+            let Some(host) = self.pins.pinned(reg) else { continue };
+            let wide = self.asm.label();
+            self.asm.extended(op::SUBS, XZR, host, host, 0);
+            self.asm.b_cc(Cc::NotEqual, wide);
+            self.cold(move |t| {
+                t.asm.bind(wide);
+                t.interpret(start.into());
+            });
+        }
     }
 
     fn complete_all(&mut self, pending: Pending) {

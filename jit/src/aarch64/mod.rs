@@ -245,9 +245,10 @@ impl Translator {
             self.ask_boxed(asked, move |t| t.interpret(site));
             self.boxed_throughout = asked;
         }
+        self.carried.unboxed &= self.boxed_throughout;
+        self.ask_narrow(block.start);
         self.end_stretch();
         self.body = self.asm.bind_here();
-        self.carried.unboxed &= self.boxed_throughout;
         self.pending = self.carried;
         self.begin_stretch();
         self.asm.add_imm(Width::Q, INSTRET, INSTRET, block.insns.len() as i64);

@@ -1,7 +1,8 @@
 //! What registers lack of their values.
 //!
 //! An instruction on 32 bits sign-extends its result, a single is boxed. That is put off until somebody looks at the upper half, which
-//! often is on a rare way out of the block only, or never. What is put off can be done at any time, and more than once.
+//! often is on a rare way out of the block only, or never. What is put off can be done at any time, and more than once; to a register
+//! that holds something else it must not be done.
 
 use frontend::ir::Reg;
 
