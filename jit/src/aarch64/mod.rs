@@ -241,11 +241,11 @@ impl Translator {
         if let Some(op) = first {
             // Nothing of the block has been counted yet.
             self.fp_on(op, op.at.into());
-            let (asked, site) = (self.boxes.throughout(&ops), op.at.into());
+            self.boxed_throughout = self.boxes.throughout(&ops);
+            let (asked, site) = (self.boxed_throughout | self.carried.unboxed, op.at.into());
             self.ask_boxed(asked, move |t| t.interpret(site));
-            self.boxed_throughout = asked;
         }
-        self.carried.unboxed &= self.boxed_throughout;
+        self.carried.unboxed &= self.boxed;
         self.ask_narrow(block.start);
         self.end_stretch();
         self.body = self.asm.bind_here();
