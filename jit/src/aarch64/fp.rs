@@ -202,8 +202,8 @@ impl Translator {
                     });
                 }
                 Guard::Save { reg, slot } => {
-                    // A single is boxed when it is needed again.
-                    let host = self.f_get(Fmt::S, Reg(reg), V0);
+                    let fmt = if self.underflow.saves_single(index, reg) { Fmt::S } else { Fmt::D };
+                    let host = self.f_get(fmt, Reg(reg), V0);
                     self.asm.vector_of_state(false, host, field!(native.saved) + 8 * i32::from(slot));
                 }
             }

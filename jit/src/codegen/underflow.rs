@@ -63,6 +63,11 @@ fn operands(op: &Op) -> impl Iterator<Item = Reg> {
     [op.a, op.b, op.c].into_iter().take(count)
 }
 
+/// The format in which it reads them.
+fn source_format(op: &Op) -> Fmt {
+    if op.code == Code::FCvtFmt { Fmt::from_bits(op.c.0) } else { op.fmt() }
+}
+
 /// Whether the block may be left at an operation, or Rust code sees the flags, in what is usually done for it.
 fn ends_group(op: &Op) -> bool {
     let is_integer = matches!(op.code.shape(), Shape::Ri | Shape::Rr | Shape::Rrr | Shape::Rri);
@@ -138,6 +143,14 @@ impl Underflow {
         self.list(self.start(index + 1).max(from), index, index + 1)
     }
 
+    /// Whether what is saved of a register before the operation at `index` is only ever read as a single, so that its box is not needed.
+    pub(crate) fn saves_single(&self, index: usize, reg: u8) -> bool {
+        let start = self.start(index + 1);
+        let group = self.risky.iter().filter(|&&(at, _)| start <= at && at <= index);
+        let mut readers = group.filter(|(_, op)| operands(op).any(|operand| operand.0 & 31 == reg));
+        readers.all(|(_, op)| source_format(op) == Fmt::S)
+    }
+
     /// Index of the operation after the last look before `index`.
     fn start(&self, index: usize) -> usize {
         let looks = self.guards.iter().rev().filter(|(_, guard)| *guard == Guard::Look);
@@ -185,9 +198,8 @@ impl Again {
     /// Carries it out again, for its underflow flag only.
     fn underflows(&self, state: &mut HartState) -> bool {
         let (f, fflags) = (state.f, state.fflags);
-        let from = if self.op.code == Code::FCvtFmt { Fmt::from_bits(self.op.c.0) } else { self.op.fmt() };
         // A single may have been saved before it was boxed.
-        let boxed = if from == Fmt::S { 0xffff_ffff_0000_0000 } else { 0 };
+        let boxed = if source_format(&self.op) == Fmt::S { 0xffff_ffff_0000_0000 } else { 0 };
         for (reg, place) in operands(&self.op).zip(self.places) {
             if let Some(slot) = place {
                 state.f[usize::from(reg.0 & 31)] = state.native.saved[usize::from(slot)] | boxed;
