@@ -386,6 +386,11 @@ impl Asm {
         self.rrr(width, op::SUBS, XZR, n, m);
     }
 
+    /// Sets the flags for `n - (m >> amount)`, 64 bits.
+    pub(super) fn cmp_shifted_right(&mut self, n: u8, m: u8, amount: u8) {
+        self.rrr(Width::Q, op::SUBS | 1 << 22 | u32::from(amount) << 10, XZR, n, m);
+    }
+
     /// `d = cc ? n : m`
     pub(super) fn csel(&mut self, width: Width, d: u8, n: u8, m: u8, cc: Cc) {
         self.rrr(width, 0x1a80_0000 | (cc as u32) << 12, d, n, m);

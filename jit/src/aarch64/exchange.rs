@@ -7,10 +7,15 @@ use super::Translator;
 use super::asm::{Cc, op};
 use super::branch::Condition;
 use super::fp::BOX;
+use super::mem::{Kept, NO_PAGE};
 use super::neon::logic;
 use super::regs::{LINK, PINS, Pins, XZR, f_pinned, x_slot};
 use crate::codegen::exchange::{Exchange, choose};
+use crate::codegen::kept;
 use crate::codegen::pending::Pending;
+
+/// Most accesses of a loop that keep their page: what is exchanged has to be put back.
+const MAX_KEPT: usize = 4;
 
 impl Translator {
     /// Chooses the exchanges for a block and carries them out on the way in.
@@ -22,6 +27,14 @@ impl Translator {
         for index in 0..self.exchanges.len() {
             self.pins.exchange(self.exchanges[index]);
         }
+        let elsewhere = |&(_, host): &(u8, u8)| host != LINK;
+        self.taken = kept::unused(ops, &PINS, &self.exchanges).into_iter().filter(elsewhere).collect();
+        let chosen = kept::choose(&self.pins, ops, self.start, MAX_KEPT.min(self.taken.len() / 2));
+        self.taken.truncate(2 * chosen.len());
+        self.taken.iter().for_each(|&(guest, _)| self.pins.take(guest));
+        let places = chosen.into_iter().zip(self.taken.chunks_exact(2));
+        self.kept =
+            places.map(|(index, hosts)| Kept { index, page: hosts[0].1, addend: hosts[1].1 }).collect();
         self.swap_in(|_| true);
     }
 
@@ -30,6 +43,12 @@ impl Translator {
             self.asm.str(host, x_slot(out));
             self.asm.ldr(host, x_slot(into));
         }
+        for &(guest, host) in &self.taken {
+            self.asm.str(host, x_slot(guest));
+        }
+        for kept in &self.kept {
+            self.asm.mov_imm(kept.page, NO_PAGE);
+        }
     }
 
     fn swap_out(&mut self, which: impl Fn(&Exchange) -> bool) {
@@ -37,6 +56,14 @@ impl Translator {
             self.asm.str(host, x_slot(into));
             self.asm.ldr(host, x_slot(out));
         }
+        for &(guest, host) in &self.taken {
+            self.asm.ldr(host, x_slot(guest));
+        }
+    }
+
+    /// Whether some registers are not in their usual places.
+    pub(super) fn is_exchanged(&self) -> bool {
+        !self.exchanges.is_empty() || !self.taken.is_empty()
     }
 
     /// Gives registers what they lack. Keeps the scratch registers and the flags.
@@ -99,7 +126,7 @@ impl Translator {
         if let Some(slot) = linked {
             self.asm.str(LINK, slot);
         }
-        if self.exchanges.is_empty() {
+        if !self.is_exchanged() {
             self.asm.bl_to(thunk);
         } else {
             self.asm.bl(self.to_usual);
@@ -121,12 +148,12 @@ impl Translator {
     pub(super) fn exchange_subroutines(&mut self) {
         let elsewhere = |exchange: &Exchange| exchange.host != LINK;
         self.asm.bind(self.to_usual);
-        if !self.exchanges.is_empty() {
+        if self.is_exchanged() {
             self.swap_out(elsewhere);
             self.asm.ret();
         }
         self.asm.bind(self.to_block);
-        if !self.exchanges.is_empty() {
+        if self.is_exchanged() {
             self.swap_in(elsewhere);
             self.asm.ret();
         }

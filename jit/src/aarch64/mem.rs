@@ -7,7 +7,7 @@
 use dynasm::dynasm;
 use frontend::ir::{Code, Op, Reg, Shape};
 
-use super::asm::{Access, Label, Logic, Place, Width, op};
+use super::asm::{Access, Cc, Label, Logic, Place, Width, op};
 use super::regs::{Pins, X14, X15, X16, X17, XZR, f_pinned, field};
 use super::tlb::{self, READ, WRITE};
 use super::{Cold, Translator, alu};
@@ -42,6 +42,19 @@ struct Accesses {
     late: [Option<u8>; MAX_RUN],
 }
 
+/// An access of a loop that keeps its page.
+#[derive(Clone, Copy)]
+pub(super) struct Kept {
+    /// Of the operation in the block.
+    pub(super) index: usize,
+    /// The host registers with the page's number, or [`NO_PAGE`], and with what to add to get the host's address.
+    pub(super) page: u8,
+    pub(super) addend: u8,
+}
+
+/// No page's number. The TLB may be another after Rust code has run.
+pub(super) const NO_PAGE: u64 = u64::MAX;
+
 /// What the cold code of a run goes by.
 pub(super) struct SlowRun {
     /// From where on it is, and where the block goes on.
@@ -71,7 +84,7 @@ impl Translator {
         let run = Run::worthwhile(&self.pins, &ops[index..]);
         let (slow, boxed, pending) = (self.asm.label(), self.boxed, self.pending);
         if run.length == 1 {
-            self.single_access(&ops[index], slow);
+            self.single_access(&ops[index], index, slow);
         } else {
             self.run(&run, &ops[index..index + run.length], index, slow);
         }
@@ -223,11 +236,40 @@ impl Translator {
     }
 
     /// An access with a probe of its own.
-    fn single_access(&mut self, op: &Op, slow: Label) {
+    fn single_access(&mut self, op: &Op, index: usize, slow: Label) {
         let table = if is_store(op) { WRITE } else { READ };
         let address = self.address(op.a, op.imm);
+        if let Some(kept) = self.kept.iter().find(|kept| kept.index == index).copied() {
+            self.ask_kept(kept, table, bytes(op), address, slow);
+            return self.access(op, Place::Index(address, kept.addend));
+        }
         tlb::probe(&mut self.asm, table, bytes(op), address, X15, slow);
         self.access(op, Place::Index(address, X15));
+    }
+
+    /// Asks whether an access is in the page that it keeps, and else looks for another. Of an address that is not aligned, it keeps
+    /// none: the access could cross the page's edge.
+    fn ask_kept(&mut self, kept: Kept, table: u8, size: i64, address: u8, slow: Label) {
+        const PAGE_BITS: u8 = softmmu::PAGE_SIZE.ilog2() as u8;
+        let Kept { page, addend, .. } = kept;
+        let (other, found) = (self.asm.label(), self.asm.label());
+        self.asm.cmp_shifted_right(page, address, PAGE_BITS);
+        self.asm.b_cc(Cc::NotEqual, other);
+        self.asm.bind(found);
+        self.cold(move |t| {
+            t.asm.bind(other);
+            t.asm.mov(X14, address);
+            t.begin_stretch();
+            tlb::probe(&mut t.asm, table, size, X14, addend, slow);
+            t.asm.mov(address, X14);
+            t.asm.bitfield(Width::Q, false, page, address, PAGE_BITS, 63);
+            if size > 1 {
+                t.asm.tst_imm(Width::Q, address, size as u64 - 1);
+                t.asm.csinv(Width::Q, page, page, XZR, Cc::Equal);
+            }
+            t.asm.b(found);
+            t.end_stretch();
+        });
     }
 
     /// `cbo.zero`

@@ -29,7 +29,7 @@ use frontend::Block;
 use frontend::ir::{Follow, Helper, Op, Shape};
 
 use asm::{Asm, Cc, ISB, Label, NOP, Width, branch_word};
-use mem::SlowRun;
+use mem::{Kept, SlowRun};
 use regs::{INSTRET, PAGE, Pins, X15, X16, X17};
 
 use crate::cache::Arena;
@@ -129,6 +129,10 @@ pub(crate) struct Translator {
     exchanges: Vec<Exchange>,
     to_usual: Label,
     to_block: Label,
+    /// Guest registers that the block does not use, and their host registers, which are used for what follows.
+    taken: Vec<(u8, u8)>,
+    /// Accesses of a loop that keep their page.
+    kept: Vec<Kept>,
     /// Where the block's body starts, for jumps to its own start.
     body: Label,
     start: u16,
@@ -185,6 +189,8 @@ impl Translator {
             exchanges: Vec::new(),
             to_usual: body,
             to_block: body,
+            taken: Vec::new(),
+            kept: Vec::new(),
             body,
             start: 0,
             end: 0,

@@ -154,6 +154,11 @@ impl Pins {
         self.0[usize::from(exchange.into)] = exchange.host;
     }
 
+    /// Takes the host register of a guest register that the block does not use.
+    pub(super) fn take(&mut self, guest: u8) {
+        self.0[usize::from(guest)] = NOT_PINNED;
+    }
+
     /// The guest register in a host register.
     pub(super) fn guest(&self, host: u8) -> Option<u8> {
         self.0.iter().position(|&other| other == host).map(|guest| guest as u8)

@@ -17,7 +17,7 @@ pub(crate) struct Exchange {
 }
 
 /// How often each guest register is read or written.
-fn uses(ops: &[Op]) -> [u32; 32] {
+pub(super) fn uses(ops: &[Op]) -> [u32; 32] {
     let mut uses = [0; 32];
     let mut count = |regs: &[Reg]| {
         for reg in regs {

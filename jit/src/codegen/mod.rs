@@ -4,7 +4,8 @@
 //! [`combine`] puts operations together, [`demand`] says which results are read as 32 bits only or not at all, [`runs`] which
 //! accesses share a probe of the TLB, [`exchange`] which guest registers a loop wants in host registers, [`float`] what
 //! floating-point operations a backend carries out itself, [`boxes`] what it asks about registers that are read as singles,
-//! [`underflow`] where it looks for underflow, [`pending`] what of results it puts off.
+//! [`underflow`] where it looks for underflow, [`pending`] what of results it puts off,
+//! [`kept`] which accesses of a loop keep their page in registers.
 
 #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code, reason = "x86-64 asks for each register"))]
 pub(crate) mod boxes;
@@ -14,6 +15,8 @@ pub(crate) mod exchange;
 pub(crate) mod float;
 #[cfg(test)]
 pub(crate) mod golden;
+#[cfg_attr(not(target_arch = "aarch64"), allow(dead_code, reason = "x86-64 has too few registers"))]
+pub(crate) mod kept;
 pub(crate) mod listing;
 #[cfg(test)]
 mod parity;
