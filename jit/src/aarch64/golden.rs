@@ -167,6 +167,48 @@ fn a_block_that_is_too_long_for_short_branches_has_others() {
     assert_eq!(words(20_000), (0, 20_000));
 }
 
+/// The code of these operations, which end in a jump to elsewhere, without what is cold.
+fn usual(ops: &[Op]) -> Vec<String> {
+    let jump = Op { imm: 0x800, ..Op::of(Code::Jump) };
+    let numbered = ops.iter().chain([&jump]).zip((0x100..).step_by(4));
+    let ops: Vec<Op> = numbered.map(|(op, at)| Op { at, ..*op }).collect();
+    let insns: Vec<u16> = ops.iter().map(|op| op.at).collect();
+    let end = insns[insns.len() - 1] + 4;
+    let lines = host().listing(&Block { start: 0x100, end, ops, insns });
+    let jump = lines.iter().position(|line| line.starts_with("b L")).expect("the jump");
+    lines[..jump].iter().filter(|line| !line.ends_with(':')).cloned().collect()
+}
+
+#[test]
+fn what_is_put_off_is_done_when_somebody_looks() {
+    let op = |code, rd, a, b| Op { rd: Reg(rd), a: Reg(a), b: Reg(b), ..Op::of(code) };
+    let sum = op(Code::AddW, 10, 11, 12);
+    let [add, extend] = ["add w0, w1, w2", "sxtw x0, w0"];
+    let usual = |ops: &[Op]| usual(ops).join("; ");
+    let single = |code, rd, a, b| Op { aux: fp_aux(Fmt::S, 7), ..op(code, rd, a, b) };
+    assert_eq!(usual(&[sum]), format!("{add}; {extend}"), "a way out");
+    assert_eq!(usual(&[sum, op(Code::And, 13, 14, 10)]), format!("{add}; {extend}; and x3, x4, x0"));
+    assert_eq!(usual(&[sum, op(Code::Add, 13, 14, 10)]), format!("{add}; add x3, x4, w0, sxtw; {extend}"));
+    assert_eq!(
+        usual(&[sum, op(Code::Sh2add, 13, 10, 14)]),
+        format!("{add}; add x3, x4, w0, sxtw #2; {extend}")
+    );
+    assert_eq!(
+        usual(&[sum, op(Code::Slt, 13, 14, 10)]),
+        format!("{add}; cmp x4, w0, sxtw; cset x3, lt; {extend}")
+    );
+    assert_eq!(usual(&[sum, op(Code::MulW, 10, 10, 10)]), format!("{add}; mul w0, w0, w0; {extend}"));
+    assert!(!usual(&[sum, op(Code::Sw, 0, 13, 10), op(Code::Const, 10, 0, 0)]).contains("sxtw"));
+    assert!(usual(&[sum, op(Code::Sd, 0, 13, 10), op(Code::Const, 10, 0, 0)]).contains(extend));
+    let [first, second] = [single(Code::FFromBits, 1, 11, 0), single(Code::FFromBits, 2, 12, 0)];
+    let product = single(Code::FMul, 3, 1, 2);
+    let product = usual(&[first, second, product]);
+    let boxes = product.find("orr v").expect("boxes");
+    assert!(product.find("fmul s7, s5, s6").expect("a product") < boxes, "{product}");
+    let double = Op { aux: fp_aux(Fmt::D, 7), ..op(Code::FAdd, 3, 1, 1) };
+    assert_eq!(usual(&[first, double]), "fmov s5, w1; orr v5.8b, v5.8b, v3.8b; fadd d7, d5, d5");
+}
+
 #[test]
 fn loops_have_few_instructions() {
     use Opcode::{Add, Addi, Andi, FaddD, FmaddD, FmulD, FsubD, Ld, Lw, Or, Sd, Slli, Srli, Sub, Sw, Xor};
