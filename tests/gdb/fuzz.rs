@@ -250,6 +250,7 @@ fn next(remote: &mut Remote, patience: Duration) -> Option<String> {
         match remote.0.read(&mut byte) {
             Ok(1) => {}
             Ok(_) => panic!("hartvm has closed the connection"),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(_) => break None,
         }
         match byte[0] {
