@@ -19,12 +19,12 @@ mod imm {
 }
 
 /// `number` of [`super::asm::Asm::shift_imm`].
-mod shift {
-    pub(super) const ROL: u8 = 0;
-    pub(super) const ROR: u8 = 1;
-    pub(super) const SHL: u8 = 4;
-    pub(super) const SHR: u8 = 5;
-    pub(super) const SAR: u8 = 7;
+pub(super) mod shift {
+    pub(in super::super) const ROL: u8 = 0;
+    pub(in super::super) const ROR: u8 = 1;
+    pub(in super::super) const SHL: u8 = 4;
+    pub(in super::super) const SHR: u8 = 5;
+    pub(in super::super) const SAR: u8 = 7;
 }
 
 /// Operations that clobber nothing but rax.
