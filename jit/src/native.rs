@@ -23,6 +23,8 @@ use crate::interp::{self, Interp, Watch};
 const KNOWN_BITS: u32 = 14;
 /// How often a block is interpreted before it is translated, unless everything is at once.
 const COLD_RUNS: u8 = 2;
+/// The same in a page whose blocks are killed all the time. That takes about as long as to translate one.
+const RESTLESS_RUNS: u8 = 24;
 /// log2 of the counters for that, which blocks share by their address.
 const HEAT_BITS: u32 = 12;
 
@@ -306,7 +308,7 @@ impl Native {
     ) -> Option<u64> {
         let pa = code[0].pa;
         let heat = &mut self.heat[heat_slot(pa)];
-        if *heat < self.cold_runs {
+        if *heat < self.cold_runs || *heat < RESTLESS_RUNS && self.cache.is_restless(pa) {
             *heat += 1;
             return None;
         }
