@@ -76,6 +76,11 @@ fn registers(cases: &Registers) -> Vec<Vec<Op>> {
     for [first, second] in [[Code::Div, Code::Rem], [Code::RemuW, Code::DivuW], [Code::Mulhu, Code::Mul]] {
         blocks.push(vec![op(first, p, q, r), op(second, m, q, r)]);
     }
+    // A sum and its carry, a difference and its borrow.
+    for (rd, carry) in [(p, m), (m, p), (q, p), (p, p)] {
+        blocks.push(vec![op(Code::Add, rd, q, r), op(Code::Sltu, carry, rd, r)]);
+        blocks.push(vec![op(Code::Sub, rd, r, q), op(Code::Sltu, carry, r, rd)]);
+    }
     blocks
 }
 

@@ -342,8 +342,7 @@ impl Translator {
         self.check_boxed(fmt, op, &[op.a, op.b]);
         let b = self.f_get(op.b, XMM0);
         let a = self.f_place(op.a);
-        self.asm.f_compare(fmt, opcode, b, a);
-        self.set(cc, op.rd);
+        self.set_after(cc, op.rd, &[], false, |t| t.asm.f_compare(fmt, opcode, b, a));
     }
 
     /// A normal number is told by its exponent; the others are told apart out of line.
