@@ -18,6 +18,7 @@ use crate::context::{Callbacks, Exit, Hart, HartState};
 use crate::inspect::stats::{EXITS, EngineStats};
 use crate::inspect::trace::{Category, Place, Trace, Value};
 use crate::interp::{self, Interp, Watch};
+use crate::time::NO_TIME;
 
 /// log2 of the entries of [`Native::known`].
 const KNOWN_BITS: u32 = 14;
@@ -149,8 +150,10 @@ impl Native {
     fn run_inside<H: Hart>(&mut self, hart: &mut H) -> Exit {
         let poll = std::ptr::from_ref(hart.poll_word()) as u64;
         let this = std::ptr::from_mut(hart).expose_provenance() as u64;
+        let time = std::ptr::from_ref(hart.time_base().unwrap_or(&NO_TIME)) as u64;
         let native = &mut hart.state().native;
         (native.poll, native.hart, native.callbacks) = (poll, this, callbacks::<H>());
+        native.time = time;
         native.polled_at = 0;
         let mut link = None;
         let mut look_up = true;
