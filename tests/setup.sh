@@ -13,10 +13,10 @@ as_root() {
     fi
 }
 
-# again COMMAND...: up to three times, until it succeeds. For what comes from afar.
+# again COMMAND...: up to five times, until it succeeds. For what comes from afar.
 again() {
     local try
-    for try in 1 2; do
+    for try in 1 2 3 4; do
         "$@" && return
         say "failed, so once more in a while: $*"
         sleep $((20 * try))
@@ -37,7 +37,7 @@ need_packages() {
     as_root env DEBIAN_FRONTEND=noninteractive sh -c \
         'apt="apt-get -q -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3"
         $apt install --no-remove -y "$@" >/dev/null 2>&1 && exit
-        for pause in 0 20 40; do
+        for pause in 0 20 40 60 80; do
             sleep $pause
             $apt update >/dev/null && $apt install --no-remove -y "$@" >/dev/null && exit
         done

@@ -6,6 +6,7 @@ use frontend::ir::Reg;
 use softmmu::{Mmu, Privilege, Reservation, Trap};
 
 use crate::inspect::stats::SlowPaths;
+use crate::time::TimeBase;
 
 use frontend::ir::Op;
 
@@ -51,6 +52,8 @@ pub struct HartState {
     pub interrupt_waits: bool,
     /// `cbo.zero` is legal at the current privilege.
     pub zero_allowed: bool,
+    /// `time` can be read at the current privilege, from [`Hart::time_base`].
+    pub time_open: bool,
     /// `sscratch`
     pub sscratch: u64,
     /// `sepc`
@@ -101,6 +104,8 @@ pub struct Native {
     pub(crate) wanderer: Option<u64>,
     /// How many instructions have retired when the poll word is looked at next, on aarch64.
     pub(crate) limit: u64,
+    /// The [`TimeBase`].
+    pub(crate) time: u64,
 }
 
 /// See [`Native::saved`].
@@ -143,6 +148,7 @@ impl Default for HartState {
             privilege: Privilege::Machine,
             interrupt_waits: false,
             zero_allowed: false,
+            time_open: false,
             sscratch: 0,
             sepc: 0,
             scause: 0,
@@ -164,6 +170,10 @@ pub trait Hart {
     #[inline(always)]
     fn polled(&self) -> bool {
         self.poll_word().load(Ordering::Relaxed) != 0
+    }
+    /// What tells the time of the hart between two calls; if there is one, its address does not change.
+    fn time_base(&self) -> Option<&TimeBase> {
+        None
     }
     /// Carries out the helper of a [`frontend::ir::Code::Call`]. The instruction's address is `state().page + op.at`. A
     /// helper that does not fall through sets `state().pc`.

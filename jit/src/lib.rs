@@ -25,6 +25,7 @@ pub mod interp;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub mod native;
 pub mod softfloat;
+pub mod time;
 #[cfg(any(test, target_arch = "x86_64"))]
 #[cfg_attr(
     not(target_arch = "x86_64"),

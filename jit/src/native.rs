@@ -18,11 +18,14 @@ use crate::context::{Callbacks, Exit, Hart, HartState};
 use crate::inspect::stats::{EXITS, EngineStats};
 use crate::inspect::trace::{Category, Place, Trace, Value};
 use crate::interp::{self, Interp, Watch};
+use crate::time::NO_TIME;
 
 /// log2 of the entries of [`Native::known`].
 const KNOWN_BITS: u32 = 14;
 /// How often a block is interpreted before it is translated, unless everything is at once.
 const COLD_RUNS: u8 = 2;
+/// The same in a page whose blocks are killed all the time. That takes about as long as to translate one.
+const RESTLESS_RUNS: u8 = 24;
 /// log2 of the counters for that, which blocks share by their address.
 const HEAT_BITS: u32 = 12;
 
@@ -147,8 +150,10 @@ impl Native {
     fn run_inside<H: Hart>(&mut self, hart: &mut H) -> Exit {
         let poll = std::ptr::from_ref(hart.poll_word()) as u64;
         let this = std::ptr::from_mut(hart).expose_provenance() as u64;
+        let time = std::ptr::from_ref(hart.time_base().unwrap_or(&NO_TIME)) as u64;
         let native = &mut hart.state().native;
         (native.poll, native.hart, native.callbacks) = (poll, this, callbacks::<H>());
+        native.time = time;
         native.polled_at = 0;
         let mut link = None;
         let mut look_up = true;
@@ -306,7 +311,7 @@ impl Native {
     ) -> Option<u64> {
         let pa = code[0].pa;
         let heat = &mut self.heat[heat_slot(pa)];
-        if *heat < self.cold_runs {
+        if *heat < self.cold_runs || *heat < RESTLESS_RUNS && self.cache.is_restless(pa) {
             *heat += 1;
             return None;
         }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jit::{Breakpoints, Engine};
 use parking_lot::{Condvar, Mutex};
@@ -19,6 +19,7 @@ use softmmu::Watchpoint;
 
 use crate::hart::Hart;
 use crate::hart::shared::HartShared;
+use crate::patience::Patience;
 
 /// How long the debugger waits for a hart. Harts look up within microseconds, unless a device blocks them.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -223,10 +224,10 @@ impl Control {
     /// Holds all harts, and waits until they do. `false` if some hart does not look up.
     pub fn hold_all(&self) -> bool {
         self.hold_at_start();
-        let deadline = Instant::now() + PATIENCE;
+        let mut patience = Patience::new(PATIENCE);
         let mut inner = self.inner.lock();
         while inner.slots.iter().any(|slot| slot.present && !slot.held) {
-            if self.held.wait_until(&mut inner, deadline).timed_out() {
+            if !patience.wait(&self.held, &mut inner) {
                 return false;
             }
         }
@@ -240,10 +241,10 @@ impl Control {
 
     /// Waits until every hart has a new thread, since `arrivals` were counted. `false` if that does not happen.
     pub fn wait_for_restart(&self, arrivals: u64) -> bool {
-        let deadline = Instant::now() + PATIENCE;
+        let mut patience = Patience::new(PATIENCE);
         let mut inner = self.inner.lock();
         while inner.arrivals < arrivals + self.harts() as u64 {
-            if inner.exit.is_some() || self.held.wait_until(&mut inner, deadline).timed_out() {
+            if inner.exit.is_some() || !patience.wait(&self.held, &mut inner) {
                 return false;
             }
         }
@@ -252,10 +253,10 @@ impl Control {
 
     /// Waits until a thread runs every hart and holds, as after a reset.
     pub fn wait_for_all(&self) -> bool {
-        let deadline = Instant::now() + PATIENCE;
+        let mut patience = Patience::new(PATIENCE);
         let mut inner = self.inner.lock();
         while inner.slots.iter().any(|slot| !slot.held) {
-            if self.held.wait_until(&mut inner, deadline).timed_out() {
+            if !patience.wait(&self.held, &mut inner) {
                 return false;
             }
         }
@@ -300,7 +301,7 @@ impl Control {
             }));
         }
         self.alert(hart);
-        receiver.recv_timeout(PATIENCE).ok()
+        Patience::new(PATIENCE).receive(&receiver)
     }
 
     /// The first stop, if it was not taken yet.

@@ -17,6 +17,7 @@ pub mod gdb;
 pub mod hart;
 pub mod irq;
 pub mod net;
+mod patience;
 pub mod profile;
 pub mod system;
 pub mod timer;
@@ -556,7 +557,7 @@ impl Machine {
         let sampler = self.system.profiler.as_ref().map(|_| Sampler::start(&self.system.harts));
         let sampler =
             sampler.transpose().map_err(|error| Error::Host("start the profiler's thread", error))?;
-        let mut running = Running { machine: self, threads: Vec::new(), _sampler: sampler };
+        let mut running = Running { machine: self, threads: Vec::new(), sampler };
         for id in 0..self.config.harts {
             let hart = Hart::new(id, &self.config.cpu, &self.system);
             let decoder = Decoder::new(&self.config.cpu.isa());
@@ -619,7 +620,7 @@ impl Drop for Machine {
 pub struct Running<'a> {
     machine: &'a Machine,
     threads: Vec<JoinHandle<()>>,
-    _sampler: Option<Sampler>,
+    sampler: Option<Sampler>,
 }
 
 impl Running<'_> {
@@ -631,6 +632,8 @@ impl Running<'_> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
+        // First, for harts take down what it has counted when they stop.
+        self.sampler = None;
         self.machine.system.stop();
         for thread in self.threads.drain(..) {
             // A panic on a hart's thread has printed itself; there is nothing to add.

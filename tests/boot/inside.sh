@@ -14,18 +14,32 @@ need_kernel_symbols() {
     version=$(zcat "guests/kernel/root/usr/share/doc/linux-image-$release/changelog.Debian.gz" | sed -n '1s/.*(\(.*\)).*/\1/p')
     url=$(mirror_of guests/kernel)/pool/main/l/linux/linux-image-$release-dbg_${version}_riscv64.deb
     say "getting the debug information of Linux $release"
-    again get_kernel_symbols "$url" "$file" ||
+    again get_kernel_symbols "$url" "$file" || get_all_kernel_symbols "$url" "$file" ||
         die "could not get $url; if Debian has a newer kernel by now, remove guests/kernel and start again"
     touch "guests/symbols/complete-$release"
 }
 
 # get_kernel_symbols URL FILE: unpacks one file of a package.
 get_kernel_symbols() {
+    local proxy= scheme=${1%%:*}
     rm -rf guests/symbols
     mkdir -p guests/symbols
+    # The way that apt takes.
+    eval "$(apt-config shell proxy "Acquire::$scheme::Proxy")"
+    [ "$proxy" != DIRECT ] || proxy=
     # Who writes into the pipes is stopped when tar has the file, and complains.
-    (set +o pipefail; curl -fsL --connect-timeout 60 --speed-time 60 "$1" 2> /dev/null | dpkg-deb --fsys-tarfile - 2> /dev/null |
+    (set +o pipefail; curl -fsL --connect-timeout 60 --speed-time 60 ${proxy:+--proxy "$proxy"} "$1" 2> /dev/null | dpkg-deb --fsys-tarfile - 2> /dev/null |
         tar -x -C guests/symbols --occurrence=1 "./$2" 2> /dev/null)
+}
+
+# get_all_kernel_symbols URL FILE: the same by way of the whole package, which apt fetches as it fetches others.
+get_all_kernel_symbols() {
+    rm -rf guests/symbols
+    mkdir -p guests/symbols
+    /usr/lib/apt/apt-helper -o Acquire::Retries=3 download-file "$1" guests/symbols/package.deb > /dev/null || return
+    (set +o pipefail; dpkg-deb --fsys-tarfile guests/symbols/package.deb 2> /dev/null |
+        tar -x -C guests/symbols --occurrence=1 "./$2") || return
+    rm guests/symbols/package.deb
 }
 
 # build_program NAME: NAME.c for the guest, at an address that no other program of the guest has.

@@ -15,7 +15,8 @@ fn survives(what: &str, program: &Program) {
     let file = dir.file("program", &program.binary());
     let running = Running::start(&mut bare(&file));
     running.wait_for_output(1);
-    std::thread::sleep(Duration::from_millis(150));
+    // It has started then, on a busy machine too.
+    running.wait_for_cpu(0.2);
     let memory = resident_kib(running.pid());
     // The time spans both looks at the processor time, however long they take.
     let start = Instant::now();

@@ -70,7 +70,7 @@ fn a_sleeping_guest_uses_no_processor() {
             break;
         }
         // On a slow machine its start has not ended with its output.
-        assert!(start.elapsed() < LIMIT / 10, "{used} s of processor time in {elapsed} s, again and again");
+        assert!(start.elapsed() < LIMIT, "{used} s of processor time in {elapsed} s, again and again");
     }
 }
 

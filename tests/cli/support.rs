@@ -146,6 +146,15 @@ impl Running {
         }
     }
 
+    /// Waits until the process has used so many more seconds of processor time.
+    pub(crate) fn wait_for_cpu(&self, seconds: f64) {
+        let (start, before) = (Instant::now(), cpu_seconds(self.pid()));
+        while cpu_seconds(self.pid()) < before + seconds {
+            assert!(start.elapsed() < LIMIT, "it does not compute: {}", self.stderr());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Waits for the end.
     pub(crate) fn finish(mut self) -> Outcome {
         let status = wait(&mut self.child);

@@ -1,6 +1,6 @@
 //! Packets that no debugger would send.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::debugger::{ENGINES, Guest};
 use crate::guests::spinner;
@@ -159,8 +159,7 @@ fn ends_something(body: &[u8]) -> bool {
 fn malformed_packets_harm_nothing() {
     let seconds = std::env::var("HARTVM_GDB_FUZZ_SECONDS")
         .map_or(5.0, |text| text.parse().expect("a number of seconds"));
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-    let seed = std::env::var("HARTVM_GDB_FUZZ_SEED").map_or(now, |text| text.parse().expect("a seed"));
+    let seed = std::env::var("HARTVM_GDB_FUZZ_SEED").map_or(1, |text| text.parse().expect("a seed"));
     println!("HARTVM_GDB_FUZZ_SEED={seed}");
     for engine in ENGINES {
         let guest = Guest::waiting(&spinner(), engine, &["--cpus", "2"]);
@@ -188,8 +187,13 @@ fn malformed_packets_harm_nothing() {
         check(&mut remote, &pattern, seed, round);
         println!("{engine}: {} packets", 20 * round);
         assert_eq!(remote.ask("D;1"), "OK");
+        // Registers and code of the guest may be anything by now, by packets that were right. A reset makes that good.
         let mut remote = Remote::attach(&guest);
-        assert!(remote.pc() != 0);
+        assert!(remote.monitor("reset").contains("at its first instruction"));
+        let spin = spinner().address("spin");
+        assert_eq!(remote.ask(&format!("Z0,{spin:x},4")), "OK");
+        assert_eq!(remote.ask("vCont;c"), "T05thread:p01.01;swbreak:;");
+        assert_eq!(remote.pc(), spin);
         remote.send("k");
         assert_eq!(guest.finish().code(), 0);
     }
@@ -246,6 +250,7 @@ fn next(remote: &mut Remote, patience: Duration) -> Option<String> {
         match remote.0.read(&mut byte) {
             Ok(1) => {}
             Ok(_) => panic!("hartvm has closed the connection"),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(_) => break None,
         }
         match byte[0] {

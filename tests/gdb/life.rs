@@ -35,7 +35,7 @@ fn a_guest_outlives_a_debugger_that_is_killed_and_another_attaches() {
         let guest = Guest::start(&program, engine, &["--cpus", "2"]);
         // The first dies while the guest stands at a breakpoint, the second while it runs, with a breakpoint that is not met.
         let mut first = guest
-            .start_gdb("break *spin\ncontinue\nprintf \"there\\n\"\npython import time; time.sleep(60)\n");
+            .start_gdb("break *spin\ncontinue\nprintf \"there\\n\"\npython import time; time.sleep(3600)\n");
         first.wait_for("there\n");
         kill_process(first.pid(), Signal::KILL).unwrap();
         drop(first);

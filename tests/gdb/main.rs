@@ -2,7 +2,7 @@
 //! badly. Every test runs the program itself, with guests that are made here, on each engine.
 //!
 //! gdb-multiarch is needed (the Debian package of that name); without it the tests fail. `HARTVM_GDB_FUZZ_SECONDS` says how
-//! long to send malformed packets (5 if unset), and `HARTVM_GDB_FUZZ_SEED` replays a run of that.
+//! long to send malformed packets (5 if unset), and `HARTVM_GDB_FUZZ_SEED` has other packets sent than always.
 
 #[path = "../lockstep/assembly.rs"]
 mod assembly;

@@ -13,6 +13,10 @@ use super::Translator;
 use super::asm::{Cc, Logic, Width};
 use super::regs::{FP_DIRTY, FP_LIVE, STATE, X15, X16, X17, XZR, field, slot};
 use crate::context::{HartState, mstatus};
+use crate::time::{FRACTION_BITS, TimeBase};
+
+/// `op0`, `op1`, `CRn`, `CRm` and `op2` of the virtual counter.
+const CNTVCT_EL0: u32 = 0x5f02;
 
 /// The operand of an instruction with the immediate form (`csrrwi` and its sisters).
 fn immediate(bits: i64) -> Option<u8> {
@@ -43,6 +47,7 @@ impl Translator {
             (_, number::FFLAGS | number::FRM, CsrAccess::Read | CsrAccess::Write) => {
                 self.float_csr(csr == number::FFLAGS, access, o);
             }
+            (_, number::TIME, CsrAccess::Read) => self.read_time(o),
             (_, number::SSTATUS, CsrAccess::Read) => self.csr_or_call(o, |t| t.read_sstatus(o.rd)),
             (_, number::SSTATUS, CsrAccess::Set | CsrAccess::Clear)
                 if immediate(o.imm) == Some(mstatus::SIE as u8) =>
@@ -104,6 +109,48 @@ impl Translator {
         if reads {
             self.put(o.rd, X16);
         }
+        self.asm.bind(done);
+        let op = *o;
+        self.cold_branch(slow, done, move |t| t.call_helper(&op));
+    }
+
+    /// Reads `time` by the host's counter, as [`TimeBase::at`] does; by the helper where that is closed or cannot tell.
+    fn read_time(&mut self, o: &Op) {
+        const LIMIT: u32 = offset_of!(TimeBase, limit) as u32;
+        const COUNTER: u32 = offset_of!(TimeBase, counter) as u32;
+        const TICKS: u32 = offset_of!(TimeBase, ticks) as u32;
+        const FRACTION: u32 = offset_of!(TimeBase, fraction) as u32;
+        const RATE: u32 = offset_of!(TimeBase, rate) as u32;
+        // Loads with acquire order take no offset.
+        const _: () = assert!(offset_of!(TimeBase, version) == 0);
+        let (slow, done) = (self.asm.label(), self.asm.label());
+        self.asm.ldrb(X16, field!(time_open));
+        self.asm.cbz(Width::D, false, X16, slow);
+        self.asm.ldr(X17, field!(native.time));
+        dynasm!(self.asm ; .arch aarch64
+            // The counter is not read before what precedes it, such as a time from another hart.
+            ; isb
+            ; mrs x16, CNTVCT_EL0
+            ; ldar x14, [x17]
+            ; ldr x15, [x17, COUNTER]
+            ; sub x16, x16, x15
+            ; ldr x15, [x17, LIMIT]
+            ; cmp x16, x15
+        );
+        self.asm.b_cc(Cc::AboveEqual, slow);
+        dynasm!(self.asm ; .arch aarch64
+            ; ldr x15, [x17, RATE]
+            ; mul x16, x16, x15
+            ; ldr x15, [x17, FRACTION]
+            ; add x16, x16, x15
+            ; ldr x15, [x17, TICKS]
+            ; add x16, x15, x16, lsr FRACTION_BITS
+            ; dmb ishld
+            ; ldr x15, [x17]
+            ; cmp x14, x15
+        );
+        self.asm.b_cc(Cc::NotEqual, slow);
+        self.put(o.rd, X16);
         self.asm.bind(done);
         let op = *o;
         self.cold_branch(slow, done, move |t| t.call_helper(&op));

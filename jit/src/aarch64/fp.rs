@@ -18,7 +18,7 @@ use super::Translator;
 use super::asm::{Access, Cc, Label, Place, Width};
 use super::neon::{binary, fused, logic, unary};
 use super::regs::{FP_DIRTY, FP_LIVE, Loc, STATE, X14, X15, X16, X17, XZR, f_pinned, f_slot, field};
-use crate::codegen::float::{DYNAMIC, is_inline, writes_f};
+use crate::codegen::float::{DYNAMIC, class, is_inline, writes_f};
 use crate::codegen::underflow::Guard;
 
 pub(super) const V0: u8 = 0;
@@ -74,6 +74,7 @@ impl Translator {
             FLe => self.compare_float(true, Cc::BelowEqual, op),
             FLtq => self.compare_float(false, Cc::Minus, op),
             FLeq => self.compare_float(false, Cc::BelowEqual, op),
+            FClass => self.class(op),
             FToInt => self.float_to_int(op),
             FFromInt => self.int_to_float(op),
             FToBits => self.float_to_bits(op),
@@ -376,6 +377,53 @@ impl Translator {
         let b = self.f_get(fmt, op.b, V1);
         self.asm.f_compare(fmt, signalling, a, b);
         self.set(cc, op.rd);
+    }
+
+    /// A normal number is told by its exponent; the others are told apart out of line.
+    fn class(&mut self, op: &Op) {
+        let (special, choose) = (self.asm.label(), self.asm.label());
+        let (fraction, exponent): (u8, u8) = if op.fmt() == Fmt::D { (52, 11) } else { (23, 8) };
+        let width = width(op.fmt());
+        let last = width.bits() - 1;
+        let signs = |t: &mut Self, plus: u32, minus: u32| {
+            t.asm.mov_imm(X16, plus.into());
+            t.asm.mov_imm(X17, minus.into());
+        };
+        self.f_copy_bits(X16, op.a);
+        self.asm.bitfield(width, false, X17, X16, fraction, last);
+        // The sign is above the exponent, of which those of all zeros and of all ones become 1 and 0.
+        dynasm!(self.asm ; .arch aarch64 ; add w17, w17, #1);
+        self.asm.tst_imm(Width::D, X17, (1 << exponent) - 2);
+        self.asm.b_cc(Cc::Equal, special);
+        self.asm.cmp(width, X16, XZR);
+        signs(self, class::NORMAL, class::NEGATIVE_NORMAL);
+        self.asm.bind(choose);
+        let d = self.target(op.rd);
+        self.asm.csel(Width::Q, d, X17, X16, Cc::Minus);
+        self.put(op.rd, d);
+        self.cold_branch(special, choose, move |t| {
+            let (finite, infinite, subnormal) = (t.asm.label(), t.asm.label(), t.asm.label());
+            t.asm.tst_imm(Width::D, X17, 1);
+            t.asm.b_cc(Cc::NotEqual, finite);
+            // What is left is the fraction; a quiet NaN has its first bit.
+            t.asm.bitfield(width, false, X17, X16, (exponent + 1).wrapping_neg(), fraction - 1);
+            t.asm.cbz(width, false, X17, infinite);
+            t.asm.cmp(width, X17, XZR);
+            signs(t, class::SIGNALLING_NAN, class::QUIET_NAN);
+            t.asm.b(choose);
+            t.asm.bind(infinite);
+            t.asm.cmp(width, X16, XZR);
+            signs(t, class::INFINITE, class::NEGATIVE_INFINITE);
+            t.asm.b(choose);
+            t.asm.bind(finite);
+            t.asm.cmp(width, X16, XZR);
+            t.asm.bitfield(width, false, X17, X16, u8::MAX, last - 1);
+            t.asm.cbz(width, true, X17, subnormal);
+            signs(t, class::ZERO, class::NEGATIVE_ZERO);
+            t.asm.b(choose);
+            t.asm.bind(subnormal);
+            signs(t, class::SUBNORMAL, class::NEGATIVE_SUBNORMAL);
+        });
     }
 
     fn float_to_bits(&mut self, op: &Op) {

@@ -270,6 +270,13 @@ impl CodeCache {
         }
     }
 
+    /// Whether stores have killed so many blocks of the page at `pa` that others may be killed soon, too.
+    pub(crate) fn is_restless(&self, pa: u64) -> bool {
+        let inner = self.inner.lock();
+        let page = inner.pages.get(&(pa & !(PAGE_SIZE - 1)));
+        page.is_some_and(|page| page.kills.are_many(|| self.second()))
+    }
+
     /// Watches a part of a page; its version, if every store to it is noticed now.
     fn watch(&self, inner: &mut Inner, code: Span) -> Option<u64> {
         let page_pa = code.page();
@@ -282,9 +289,6 @@ impl CodeCache {
         if rom {
             // There are no stores to it.
             return Some(page.version);
-        }
-        if page.kills.are_too_many(|| self.second()) {
-            return None;
         }
         let written = self.memory.watch_code(code.pa, code.length);
         if page.watch == Watch::Not {

@@ -3,8 +3,8 @@
 
 use crate::breakpoints::View;
 
-/// A page whose blocks were killed this many times in a second is interpreted for the rest of it.
-const MAX_KILLS: u32 = 200;
+/// A page whose blocks were killed this many times in a second is restless for the rest of it.
+const MANY_KILLS: u32 = 200;
 
 #[derive(Default)]
 pub(super) struct Page {
@@ -34,8 +34,8 @@ impl Kills {
         self.count += 1;
     }
 
-    pub(super) fn are_too_many(self, second: impl FnOnce() -> u32) -> bool {
-        self.count >= MAX_KILLS && self.second == second()
+    pub(super) fn are_many(self, second: impl FnOnce() -> u32) -> bool {
+        self.count >= MANY_KILLS && self.second == second()
     }
 }
 
@@ -116,12 +116,12 @@ mod tests {
     fn kills_are_counted_by_the_second() {
         let mut kills = Kills::default();
         for second in [0, 1, 7] {
-            for _ in 0..MAX_KILLS {
-                assert!(!kills.are_too_many(|| second));
+            for _ in 0..MANY_KILLS {
+                assert!(!kills.are_many(|| second));
                 kills.add(second);
             }
-            assert!(kills.are_too_many(|| second));
-            assert!(!kills.are_too_many(|| second + 1));
+            assert!(kills.are_many(|| second));
+            assert!(!kills.are_many(|| second + 1));
         }
     }
 }

@@ -20,7 +20,7 @@ fn reads(op: &Op) -> u32 {
         FAdd | FSub | FMul | FDiv | FSgnj | FSgnjn | FSgnjx | FMin | FMax | FEq | FLt | FLe | FLtq | FLeq => {
             &[op.a, op.b]
         }
-        FSqrt | FRound | FRoundNx | FToInt | FCvtFmt => &[op.a],
+        FSqrt | FRound | FRoundNx | FToInt | FCvtFmt | FClass => &[op.a],
         _ => return 0,
     };
     let fmt = if op.code == FCvtFmt { Fmt::from_bits(op.c.0) } else { op.fmt() };

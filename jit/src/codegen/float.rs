@@ -7,6 +7,20 @@ pub(crate) const DYNAMIC: u8 = 7;
 /// To nearest, ties away from zero, which hosts do not have.
 const NEAREST_AWAY: u8 = 4;
 
+/// The mask that `fclass` gives: the bit of the operand's kind.
+pub(crate) mod class {
+    pub(crate) const NEGATIVE_INFINITE: u32 = 1 << 0;
+    pub(crate) const NEGATIVE_NORMAL: u32 = 1 << 1;
+    pub(crate) const NEGATIVE_SUBNORMAL: u32 = 1 << 2;
+    pub(crate) const NEGATIVE_ZERO: u32 = 1 << 3;
+    pub(crate) const ZERO: u32 = 1 << 4;
+    pub(crate) const SUBNORMAL: u32 = 1 << 5;
+    pub(crate) const NORMAL: u32 = 1 << 6;
+    pub(crate) const INFINITE: u32 = 1 << 7;
+    pub(crate) const SIGNALLING_NAN: u32 = 1 << 8;
+    pub(crate) const QUIET_NAN: u32 = 1 << 9;
+}
+
 /// Whether the operation belongs to the floating-point part of the IR, and is no access.
 pub(crate) fn is_float(code: Code) -> bool {
     use Shape::{FcmpX, Fi, Fr, Frr, Frrr, FtoX, XtoF};
@@ -35,7 +49,7 @@ pub(crate) fn is_inline(op: &Op) -> bool {
         return false;
     }
     match op.code {
-        FConst | FSgnj | FSgnjn | FSgnjx | FMin | FMax | FEq | FLt | FLe | FLtq | FLeq | FToBits
+        FConst | FSgnj | FSgnjn | FSgnjx | FMin | FMax | FEq | FLt | FLe | FLtq | FLeq | FClass | FToBits
         | FFromBits => true,
         FAdd | FSub | FMul | FDiv | FSqrt | FMadd | FMsub | FNmsub | FNmadd | FRound | FRoundNx | FCvtFmt
         | FToInt | FFromInt => op.rm() != NEAREST_AWAY,

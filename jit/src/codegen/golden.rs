@@ -76,6 +76,11 @@ fn registers(cases: &Registers) -> Vec<Vec<Op>> {
     for [first, second] in [[Code::Div, Code::Rem], [Code::RemuW, Code::DivuW], [Code::Mulhu, Code::Mul]] {
         blocks.push(vec![op(first, p, q, r), op(second, m, q, r)]);
     }
+    // A sum and its carry, a difference and its borrow.
+    for (rd, carry) in [(p, m), (m, p), (q, p), (p, p)] {
+        blocks.push(vec![op(Code::Add, rd, q, r), op(Code::Sltu, carry, rd, r)]);
+        blocks.push(vec![op(Code::Sub, rd, r, q), op(Code::Sltu, carry, r, rd)]);
+    }
     blocks
 }
 
@@ -307,7 +312,7 @@ fn control(cases: &Registers) -> Vec<Vec<Op>> {
     for (number, _) in Helper::ALL.iter().enumerate() {
         blocks.push(Op { c: Reg(number as u8), imm: 0x1234, ..op(Code::Call, p, q, m) });
     }
-    // Accesses to CSRs that are no helpers, as instruction bits: fflags, frm, and sepc for those of the supervisor.
+    // Accesses to CSRs that are no helpers, as instruction bits: fflags, frm, sepc for those of the supervisor, and time.
     for (number, access, rd) in [
         (1, CsrAccess::Read, p),
         (1, CsrAccess::Write, p),
@@ -315,6 +320,8 @@ fn control(cases: &Registers) -> Vec<Vec<Op>> {
         (2, CsrAccess::Read, m),
         (2, CsrAccess::Write, p),
         (0x141, CsrAccess::Write, p),
+        (0xc01, CsrAccess::Read, p),
+        (0xc01, CsrAccess::Read, m),
     ] {
         let call = op(Code::Call, rd, q, 0);
         blocks.push(Op { c: Reg(Helper::CsrPlain as u8), aux: access as u8, imm: number << 20, ..call });
@@ -381,6 +388,8 @@ pub(crate) fn state_name(offset: i64) -> Option<String> {
         native.context,
         native.poll,
         native.limit,
+        native.time,
+        time_open,
         native.hart,
         native.bounce,
         native.trap_cause,

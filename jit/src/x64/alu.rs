@@ -19,12 +19,12 @@ mod imm {
 }
 
 /// `number` of [`super::asm::Asm::shift_imm`].
-mod shift {
-    pub(super) const ROL: u8 = 0;
-    pub(super) const ROR: u8 = 1;
-    pub(super) const SHL: u8 = 4;
-    pub(super) const SHR: u8 = 5;
-    pub(super) const SAR: u8 = 7;
+pub(super) mod shift {
+    pub(in super::super) const ROL: u8 = 0;
+    pub(in super::super) const ROR: u8 = 1;
+    pub(in super::super) const SHL: u8 = 4;
+    pub(in super::super) const SHR: u8 = 5;
+    pub(in super::super) const SAR: u8 = 7;
 }
 
 /// Operations that clobber nothing but rax.
@@ -71,7 +71,45 @@ pub(super) fn is_simple(code: Code) -> bool {
             | Sll
             | Srl
             | Sra
+            | SllW
+            | SrlW
+            | SraW
+            | Slt
+            | Sltu
+            | SltI
+            | SltuI
+            | Sh1addUw
+            | Sh2addUw
+            | Sh3addUw
+            | Max
+            | Maxu
+            | Min
+            | Minu
+            | CzeroEqz
+            | CzeroNez
+            | BclrI
+            | BinvI
+            | BsetI
+            | BextI
+            | Clz
+            | Ctz
+            | Cpop
+            | ClzW
+            | CtzW
+            | CpopW
+            | Rev8
     )
+}
+
+/// Whether the second of two operations in a row compares so that it gives the carry of the first, a sum, or its borrow.
+pub(super) fn is_with_carry(first: &Op, second: &Op) -> bool {
+    let Op { rd, a, b, .. } = *first;
+    let compares = match first.code {
+        Code::Add => second.a == rd && second.b != rd && (second.b == a || second.b == b),
+        Code::Sub => second.a == a && second.b == rd && a != rd,
+        _ => false,
+    };
+    compares && second.code == Code::Sltu && first.aux != DEAD && second.aux != DEAD
 }
 
 impl Translator {
@@ -346,9 +384,56 @@ impl Translator {
         }
     }
 
+    /// Whether [`Self::compare`] uses rax, or would rather have what is there.
+    fn compare_uses_rax(&self, a: Reg, b: Reg) -> bool {
+        let in_memory = |reg| matches!(self.pins.loc(reg), Loc::Slot(_));
+        b != Reg::ZERO && in_memory(a) && in_memory(b)
+            || [a, b].into_iter().any(|reg| self.in_scratch(reg) == Some(RAX))
+    }
+
+    /// `rd = 1` if the condition holds for `a - b`, else 0.
+    fn set_if(&mut self, cc: Cc, rd: Reg, a: Reg, b: Reg) {
+        let uses_rax = self.compare_uses_rax(a, b);
+        self.set_after(cc, rd, &[a, b], uses_rax, |t| t.compare(a, b));
+    }
+
+    /// `rd = 1` if the condition holds for the flags that `compare` leaves, else 0. That reads no general register but the guest's
+    /// `operands`, and may use rax.
+    pub(super) fn set_after(
+        &mut self,
+        cc: Cc,
+        rd: Reg,
+        operands: &[Reg],
+        uses_rax: bool,
+        compare: impl FnOnce(&mut Self),
+    ) {
+        let d = self.target(rd, operands);
+        if d == RAX && uses_rax {
+            compare(self);
+            return self.set(cc, rd);
+        }
+        // A register that was 0 needs no extension after the flags are known, and no value of before.
+        self.asm.zero(d);
+        compare(self);
+        self.asm.setcc(cc, d);
+        self.put(rd, d);
+    }
+
+    /// A sum and its carry, or a difference and its borrow; see [`is_with_carry`].
+    pub(super) fn with_carry(&mut self, first: &Op, second: &Op) {
+        let (opcode, commutes) = if first.code == Code::Add { (op::ADD, true) } else { (op::SUB, false) };
+        let operands = [first.a, first.b, first.rd];
+        let uses_rax = self.pins.pinned(first.rd).is_none()
+            || !commutes && first.rd == first.b
+            || [first.a, first.b].into_iter().any(|reg| self.in_scratch(reg) == Some(RAX));
+        self.set_after(Cc::Below, second.rd, &operands, uses_rax, |t| {
+            t.binary(Width::Q, opcode, commutes, first);
+        });
+    }
+
     /// `rd = 1` if the condition holds, else 0.
     pub(super) fn set(&mut self, cc: Cc, rd: Reg) {
-        self.asm.rm(Width::D, 0x0f90 | cc as u16, 0, Loc::Reg(RAX));
+        self.asm.setcc(cc, RAX);
         let d = self.target(rd, &[]);
         self.asm.rm(Width::D, 0x0fb6, d, Loc::Reg(RAX));
         self.put(rd, d);
@@ -356,8 +441,9 @@ impl Translator {
 
     fn set_less_imm(&mut self, cc: Cc, op: &Op) {
         let Ok(imm) = i32::try_from(op.imm) else { return self.step(op) };
-        self.asm.rm_imm(Width::Q, imm::CMP, self.pins.loc(op.a), imm);
-        self.set(cc, op.rd);
+        let a = self.pins.loc(op.a);
+        let uses_rax = self.in_scratch(op.a) == Some(RAX);
+        self.set_after(cc, op.rd, &[op.a], uses_rax, |t| t.asm.rm_imm(Width::Q, imm::CMP, a, imm));
     }
 
     /// `a` if the condition holds for `a - b`, else `b`.
@@ -584,18 +670,9 @@ impl Translator {
             Code::Sll => self.shift(Q, shift::SHL, o),
             Code::Srl => self.shift(Q, shift::SHR, o),
             Code::Sra => self.shift(Q, shift::SAR, o),
-            Code::Slt => {
-                self.compare(o.a, o.b);
-                self.set(Cc::Less, o.rd);
-            }
-            Code::Sltu if o.a == Reg::ZERO => {
-                self.compare(o.b, Reg::ZERO);
-                self.set(Cc::NotEqual, o.rd);
-            }
-            Code::Sltu => {
-                self.compare(o.a, o.b);
-                self.set(Cc::Below, o.rd);
-            }
+            Code::Slt => self.set_if(Cc::Less, o.rd, o.a, o.b),
+            Code::Sltu if o.a == Reg::ZERO => self.set_if(Cc::NotEqual, o.rd, o.b, Reg::ZERO),
+            Code::Sltu => self.set_if(Cc::Below, o.rd, o.a, o.b),
             Code::AddW => self.binary(D, op::ADD, true, o),
             Code::SubW => self.binary(D, op::SUB, false, o),
             Code::SllW => self.shift(D, shift::SHL, o),

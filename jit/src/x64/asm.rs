@@ -332,6 +332,20 @@ impl Asm {
         self.push(imm);
     }
 
+    /// `reg = 0`, after which is still known what the last instruction has left in another register. Clobbers the flags.
+    pub(super) fn zero(&mut self, reg: u8) {
+        let held = self.held.filter(|held| held.end == self.here() && held.host != reg);
+        self.rm(Width::D, op::XOR, reg, Loc::Reg(reg));
+        self.held = held.map(|held| Held { end: self.here(), ..held });
+    }
+
+    /// Sets the low byte of a register to 1 if the condition holds, else to 0.
+    pub(super) fn setcc(&mut self, cc: Cc, reg: u8) {
+        // Without a REX prefix, registers 4 to 7 would be ah to bh.
+        let start = Bytes::NONE.opcode(Width::D, reg >= 4, 0x0f90 | cc as u16, 0, 0, reg);
+        self.modrm(start, 0, Loc::Reg(reg));
+    }
+
     /// `mov reg, value`, in its shortest form.
     pub(super) fn mov_imm(&mut self, reg: u8, value: u64) {
         if value == 0 {

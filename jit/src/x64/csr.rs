@@ -13,6 +13,7 @@ use super::Translator;
 use super::asm::{Cc, Width, op};
 use super::regs::{Loc, RAX, RCX, field, slot};
 use crate::context::{HartState, mstatus};
+use crate::time::{FRACTION_BITS, TimeBase};
 
 /// The operand of an instruction with the immediate form (`csrrwi` and its sisters).
 fn immediate(bits: i64) -> Option<u8> {
@@ -43,6 +44,7 @@ impl Translator {
             (_, number::FFLAGS | number::FRM, CsrAccess::Read | CsrAccess::Write) => {
                 self.float_csr(csr == number::FFLAGS, access, o);
             }
+            (_, number::TIME, CsrAccess::Read) => self.read_time(o),
             (_, number::SSTATUS, CsrAccess::Read) => self.csr_or_call(o, |t| t.read_sstatus(o.rd)),
             (_, number::SSTATUS, CsrAccess::Set | CsrAccess::Clear)
                 if immediate(o.imm) == Some(mstatus::SIE as u8) =>
@@ -119,6 +121,43 @@ impl Translator {
         if reads {
             self.put(o.rd, RAX);
         }
+        self.asm.bind(done);
+        let op = *o;
+        self.cold_branch(slow, done, move |t| t.call_helper(&op));
+    }
+
+    /// Reads `time` by the host's counter, as [`TimeBase::at`] does; by the helper where that is closed or cannot tell.
+    fn read_time(&mut self, o: &Op) {
+        const VERSION: i32 = offset_of!(TimeBase, version) as i32;
+        const LIMIT: i32 = offset_of!(TimeBase, limit) as i32;
+        const COUNTER: i32 = offset_of!(TimeBase, counter) as i32;
+        const TICKS: i32 = offset_of!(TimeBase, ticks) as i32;
+        const FRACTION: i32 = offset_of!(TimeBase, fraction) as i32;
+        const RATE: i32 = offset_of!(TimeBase, rate) as i32;
+        let (slow, done) = (self.asm.label(), self.asm.label());
+        self.asm.cmp_byte(field!(time_open), 0);
+        self.asm.jcc(Cc::Equal, slow);
+        dynasm!(self.asm ; .arch x64
+            ; mov rcx, [r15 + field!(native.time)]
+            // The counter is not read before what precedes it, such as a time from another hart.
+            ; lfence
+            ; rdtsc
+            ; shl rdx, 32
+            ; or rax, rdx
+            ; mov rdx, [rcx + VERSION]
+            ; sub rax, [rcx + COUNTER]
+            ; cmp rax, [rcx + LIMIT]
+        );
+        self.asm.jcc(Cc::AboveEqual, slow);
+        dynasm!(self.asm ; .arch x64
+            ; imul rax, [rcx + RATE]
+            ; add rax, [rcx + FRACTION]
+            ; shr rax, FRACTION_BITS as i8
+            ; add rax, [rcx + TICKS]
+            ; cmp rdx, [rcx + VERSION]
+        );
+        self.asm.jcc(Cc::NotEqual, slow);
+        self.put(o.rd, RAX);
         self.asm.bind(done);
         let op = *o;
         self.cold_branch(slow, done, move |t| t.call_helper(&op));

@@ -15,11 +15,12 @@ use dynasmrt::DynasmApi;
 use frontend::ir::{Code, Fmt, Op, Reg};
 
 use super::Translator;
-use super::asm::{Cc, Label, Width};
+use super::alu::shift;
+use super::asm::{Cc, Label, Width, op};
 use super::entry::Constant;
 use super::regs::{Loc, RAX, RCX, RDX, f_pinned, f_slot, field};
 use super::vex::{Rm, vop};
-use crate::codegen::float::{DYNAMIC, is_inline, writes_f};
+use crate::codegen::float::{DYNAMIC, class, is_inline, writes_f};
 
 pub(super) const XMM0: u8 = 0;
 pub(super) const XMM1: u8 = 1;
@@ -65,6 +66,7 @@ impl Translator {
             FLe => self.less(vop::COMI, Cc::AboveEqual, op),
             FLtq => self.less(vop::UCOMI, Cc::Above, op),
             FLeq => self.less(vop::UCOMI, Cc::AboveEqual, op),
+            FClass => self.class(op),
             FToInt => self.float_to_int(op),
             FFromInt => self.int_to_float(op),
             FToBits => self.float_to_bits(op),
@@ -340,16 +342,82 @@ impl Translator {
         self.check_boxed(fmt, op, &[op.a, op.b]);
         let b = self.f_get(op.b, XMM0);
         let a = self.f_place(op.a);
-        self.asm.f_compare(fmt, opcode, b, a);
-        self.set(cc, op.rd);
+        self.set_after(cc, op.rd, &[], false, |t| t.asm.f_compare(fmt, opcode, b, a));
+    }
+
+    /// A normal number is told by its exponent; the others are told apart out of line.
+    fn class(&mut self, op: &Op) {
+        let fmt = op.fmt();
+        let (special, put) = (self.asm.label(), self.asm.label());
+        self.check_boxed(fmt, op, &[op.a]);
+        let (fraction, exponent, width) = if fmt == Fmt::D { (52, 11, Width::Q) } else { (23, 8, Width::D) };
+        self.f_copy_bits(fmt, RAX, op.a);
+        self.asm.shift_imm(width, shift::SHR, Loc::Reg(RAX), fraction);
+        // The sign is above the exponent, of which those of all zeros and of all ones become 1 and 0.
+        dynasm!(self.asm ; .arch x64 ; add eax, BYTE 1 ; test eax, (1 << exponent) - 2);
+        self.asm.jcc(Cc::Equal, special);
+        self.asm.shift_imm(Width::D, shift::SHR, Loc::Reg(RAX), exponent);
+        dynasm!(self.asm ; .arch x64
+            ; dec eax
+            ; and eax, BYTE (class::NORMAL - class::NEGATIVE_NORMAL) as i8
+            ; add eax, BYTE class::NEGATIVE_NORMAL as i8
+        );
+        self.asm.bind(put);
+        self.put(op.rd, RAX);
+        let a = op.a;
+        self.cold_branch(special, put, move |t| {
+            let (finite, infinite, choose) = (t.asm.label(), t.asm.label(), t.asm.label());
+            let shift_sign_out = |t: &mut Self| t.asm.rm(width, op::ADD, RCX, Loc::Reg(RCX));
+            let signs = |t: &mut Self, plus: u32, minus: u32| {
+                t.asm.mov_imm32(RAX, plus);
+                t.asm.mov_imm32(RCX, minus);
+            };
+            // This may be in a run, which has an addend in rcx.
+            dynasm!(t.asm ; .arch x64 ; mov [r15 + field!(native.spill)], rcx);
+            t.f_copy_bits(fmt, RCX, a);
+            dynasm!(t.asm ; .arch x64 ; test al, BYTE 1);
+            t.asm.jcc(Cc::NotEqual, finite);
+            t.mov(RAX, RCX);
+            // What is left is the fraction; a quiet NaN has its first bit.
+            t.asm.shift_imm(width, shift::SHL, Loc::Reg(RAX), exponent + 1);
+            t.asm.jcc(Cc::Equal, infinite);
+            t.asm.rm(width, op::ADD, RAX, Loc::Reg(RAX));
+            signs(t, class::SIGNALLING_NAN, class::QUIET_NAN);
+            t.asm.jmp(choose);
+            t.asm.bind(infinite);
+            shift_sign_out(t);
+            signs(t, class::INFINITE, class::NEGATIVE_INFINITE);
+            t.asm.jmp(choose);
+            t.asm.bind(finite);
+            shift_sign_out(t);
+            signs(t, class::ZERO, class::NEGATIVE_ZERO);
+            t.asm.jcc(Cc::Equal, choose);
+            signs(t, class::SUBNORMAL, class::NEGATIVE_SUBNORMAL);
+            t.asm.bind(choose);
+            dynasm!(t.asm ; .arch x64 ; cmovc eax, ecx ; mov rcx, [r15 + field!(native.spill)]);
+        });
+    }
+
+    /// Copies the bits of a format from a floating-point register to a general one.
+    fn f_copy_bits(&mut self, fmt: Fmt, host: u8, reg: Reg) {
+        let wide = fmt == Fmt::D;
+        match self.f_place(reg) {
+            Rm::Slot(slot) => {
+                self.asm.rm(if wide { Width::Q } else { Width::D }, op::MOV, host, Loc::Slot(slot));
+            }
+            _ => {
+                let a = self.f_get(reg, XMM0);
+                self.asm.f_to_bits(wide, host, a);
+            }
+        }
     }
 
     fn float_to_bits(&mut self, op: &Op) {
         let wide = op.fmt() == Fmt::D;
         let d = self.target(op.rd, &[]);
         match (self.f_place(op.a), wide) {
-            (Rm::Slot(disp), true) => self.asm.rm(Width::Q, super::asm::op::MOV, d, Loc::Slot(disp)),
-            (Rm::Slot(disp), false) => self.asm.rm(Width::Q, super::asm::op::MOVSXD, d, Loc::Slot(disp)),
+            (Rm::Slot(disp), true) => self.asm.rm(Width::Q, op::MOV, d, Loc::Slot(disp)),
+            (Rm::Slot(disp), false) => self.asm.rm(Width::Q, op::MOVSXD, d, Loc::Slot(disp)),
             _ => {
                 let a = self.f_get(op.a, XMM0);
                 self.asm.f_to_bits(wide, d, a);

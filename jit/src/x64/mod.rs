@@ -259,6 +259,10 @@ impl Translator {
             self.twins(op, second);
             return 2;
         }
+        if let Some(second) = ops.get(index + 1).filter(|second| alu::is_with_carry(op, second)) {
+            self.with_carry(op, second);
+            return 2;
+        }
         match op.code.shape() {
             Shape::Ri | Shape::Rr | Shape::Rrr | Shape::Rri => self.integer(op),
             _ if runs::is_access(op) => return self.accesses(ops, index),

@@ -42,7 +42,10 @@ impl LockedFile {
     pub(super) fn new(file: File, writer: bool) -> Result<Self, (LockError, File)> {
         match lock(&file, writer) {
             Ok(()) => Ok(Self(file)),
-            Err(error) => Err((error, file)),
+            Err(error) => {
+                unlock(&file);
+                Err((error, file))
+            }
         }
     }
 }
@@ -55,12 +58,16 @@ impl std::ops::Deref for LockedFile {
     }
 }
 
-/// Closing the file would do, if no child process had inherited it a moment ago.
 impl Drop for LockedFile {
     fn drop(&mut self) {
-        for byte in (0..8).flat_map(|n| [DOES + n, REFUSES + n]) {
-            let _ = fcntl(&self.0, libc::F_OFD_SETLK, libc::F_UNLCK, byte);
-        }
+        unlock(&self.0);
+    }
+}
+
+/// Closing the file would do, if no child process had inherited it a moment ago.
+fn unlock(file: &File) {
+    for byte in (0..8).flat_map(|n| [DOES + n, REFUSES + n]) {
+        let _ = fcntl(file, libc::F_OFD_SETLK, libc::F_UNLCK, byte);
     }
 }
 
@@ -145,8 +152,12 @@ mod tests {
         let lock = |writer| LockedFile::new(open(&path, writer), writer);
         let held = |writer| matches!(lock(writer), Err((LockError::Held, _)));
         let readers = (lock(false).unwrap(), lock(false).unwrap());
-        assert!(held(true));
-        drop(readers);
+        // Who is refused leaves nothing behind, though a child has the file too.
+        let (_, refused) = lock(true).err().unwrap();
+        let child = refused.try_clone().unwrap();
+        drop((readers, refused));
+        assert!(lock(true).is_ok());
+        drop(child);
 
         let writer = lock(true).unwrap();
         assert!(held(false) && held(true));

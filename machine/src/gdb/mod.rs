@@ -24,7 +24,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -92,9 +92,11 @@ impl Server {
     fn end(&mut self, code: u16) {
         let Some(thread) = self.thread.take() else { return };
         self.system.control.finish(code);
-        let deadline = Instant::now() + FAREWELL;
-        while !thread.is_finished() && Instant::now() < deadline {
+        // Counted, since while the host stands still it does not run either.
+        let mut left = FAREWELL.as_millis();
+        while !thread.is_finished() && left > 0 {
             std::thread::sleep(Duration::from_millis(1));
+            left -= 1;
         }
         if thread.is_finished() {
             // A panic has printed itself.

@@ -215,7 +215,10 @@ impl Hart {
                 self.interrupts_changed();
             }
             name::STVEC => csr.stvec = legal_tvec(value),
-            name::SCOUNTEREN => csr.scounteren = value & COUNTEREN,
+            name::SCOUNTEREN => {
+                csr.scounteren = value & COUNTEREN;
+                self.counters_changed();
+            }
             name::SENVCFG => {
                 csr.senvcfg = legal_envcfg(value, self.envcfg_mask & 0xffff_ffff, csr.senvcfg);
                 self.sync_regime();
@@ -252,7 +255,10 @@ impl Hart {
                 self.interrupts_changed();
             }
             name::MTVEC => csr.mtvec = legal_tvec(value),
-            name::MCOUNTEREN => csr.mcounteren = value & COUNTEREN,
+            name::MCOUNTEREN => {
+                csr.mcounteren = value & COUNTEREN;
+                self.counters_changed();
+            }
             name::MENVCFG => {
                 csr.menvcfg = legal_envcfg(value, self.envcfg_mask, csr.menvcfg);
                 self.timers_changed();
@@ -313,6 +319,12 @@ impl Hart {
             Privilege::User => machine && supervisor,
         }
         .then_some(())
+    }
+
+    /// Who may read which counter has changed.
+    pub(super) fn counters_changed(&mut self) {
+        let open = self.counter_open(name::TIME - name::CYCLE).is_some();
+        self.state.time_open = open && self.system.clock.base().is_some();
     }
 
     /// Sstc: below M, stimecmp takes menvcfg.STCE and mcounteren.TM.

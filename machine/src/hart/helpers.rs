@@ -29,6 +29,10 @@ impl jit::Hart for Hart {
         self.shared.poll_word()
     }
 
+    fn time_base(&self) -> Option<&jit::time::TimeBase> {
+        self.system.clock.base()
+    }
+
     fn call(&mut self, op: &Op) -> Result<(), Trap> {
         let a = self.state.x[op.a.index()];
         let b = self.state.x[op.b.index()];

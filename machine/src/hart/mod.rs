@@ -246,6 +246,7 @@ impl Hart {
     /// Tells the MMU what decides translation now.
     fn sync_regime(&mut self) {
         self.state.zero_allowed = self.envcfg_allows(envcfg::CBZE);
+        self.counters_changed();
         let status = self.state.mstatus;
         let mprv = self.state.privilege == Privilege::Machine && status & mstatus::MPRV != 0;
         let mpp = match status >> mstatus::MPP_SHIFT & 3 {

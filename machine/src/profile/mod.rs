@@ -171,8 +171,11 @@ impl Sampler {
         let (stopped, harts) = (Arc::clone(&stop), harts.to_vec());
         let thread = std::thread::Builder::new().name("profiler".into()).spawn(move || {
             let mut last = Instant::now();
-            while !stopped.load(Ordering::Relaxed) {
+            let mut ends = false;
+            while !ends {
                 std::thread::park_timeout(TICK);
+                // What passed before the end is counted, too.
+                ends = stopped.load(Ordering::Acquire);
                 // The host may be late, and then makes up for it.
                 let ticks = last.elapsed().as_millis() as u32;
                 if ticks > 0 {
@@ -187,7 +190,7 @@ impl Sampler {
 
 impl Drop for Sampler {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             // A panic there has printed itself.
