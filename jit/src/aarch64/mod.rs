@@ -239,7 +239,7 @@ impl Translator {
         self.asm.push_u32(NOP);
         self.asm.logic_imm(Width::Q, asm::Logic::And, PAGE, X15, !0xfff);
         assert_eq!(self.asm.here(), BODY);
-        let ops = prepare(std::mem::take(&mut self.ops), block);
+        let ops = prepare(std::mem::take(&mut self.ops), block, true);
         self.begin_stretch();
         self.exchange_in(&ops);
         self.boxes.plan(&ops);

@@ -177,8 +177,8 @@ fn is_part(code: Code) -> bool {
     matches!(code, Code::SllI | Code::SllIW | Code::SllIUw | Code::AddUw | Code::XorI)
 }
 
-/// Puts operations of a block together.
-pub(crate) fn combine(ops: &mut [Op]) {
+/// Puts operations of a block together, also such as work in place.
+pub(crate) fn combine(ops: &mut [Op], in_place: bool) {
     if !ops.iter().any(|op| is_part(op.code)) {
         return;
     }
@@ -190,7 +190,7 @@ pub(crate) fn combine(ops: &mut [Op]) {
         }
         let values = Values { ops, writers: &writers, earlier: &earlier, in_place: None };
         let lost = || {
-            let at = values.in_place(&op, index)?;
+            let at = values.in_place(&op, index).filter(|_| in_place)?;
             Some((at, Values { in_place: Some(op.rd), ..values }.better(&op)?))
         };
         if let Some(better) = values.better(&op) {
@@ -245,7 +245,7 @@ mod tests {
     #[track_caller]
     fn becomes(ops: &[Op], want: Option<Op>) {
         let mut combined = ops.to_vec();
-        combine(&mut combined);
+        combine(&mut combined, true);
         let last = ops.len() - 1;
         assert_eq!(combined[..last], ops[..last]);
         assert_eq!(combined[last], want.unwrap_or(ops[last]));
@@ -273,7 +273,7 @@ mod tests {
         use Code::{Add, AddI, AddW, Lw, Mov, Or, RorI, RorIW, SllI, SllIW, SrlI, SrlIW, Xor};
         let rotates = |ops: &[Op], want: Option<Op>| {
             let mut combined = ops.to_vec();
-            combine(&mut combined);
+            combine(&mut combined, true);
             let last = ops.len() - 1;
             assert_eq!(combined[last], if want.is_some() { imm(Mov, 10, 10, 0) } else { ops[last] });
             assert_eq!(combined[1], want.unwrap_or(ops[1]));
@@ -315,12 +315,12 @@ mod tests {
                 (imm(Lw, 10, 2, 0), false),
             ] {
                 let mut ops = [right, left, join, next];
-                combine(&mut ops);
+                combine(&mut ops, true);
                 let want = if lost { [imm(RorIW, 10, 10, 20), imm(Mov, rd, 10, 0)] } else { [left, join] };
                 assert_eq!(ops[1..3], want);
             }
             let mut last = [right, left, join];
-            combine(&mut last);
+            combine(&mut last, true);
             assert_eq!(last, [right, left, join]);
         }
     }
@@ -372,7 +372,7 @@ mod tests {
         use Code::{Add, AddUw, And, Andn, Lw, Mov, Sh2add, SllI, SllIUw, SrlI, XorI};
         let goes = |ops: &[Op], want: Option<Op>| {
             let mut combined = ops.to_vec();
-            combine(&mut combined);
+            combine(&mut combined, true);
             let last = ops.len() - 1;
             assert_eq!(combined[0], if want.is_some() { imm(Mov, 10, 10, 0) } else { ops[0] });
             assert_eq!(combined[last], want.unwrap_or(ops[last]));

@@ -30,10 +30,11 @@ use frontend::Block;
 use frontend::ir::Op;
 
 /// The operations of a block in `buffer`, ready to be translated: fewer, and marked with what [`demand`] has found out.
-pub(crate) fn prepare(mut buffer: Vec<Op>, block: &Block) -> Vec<Op> {
+/// A host whose operations have three operands gains if what is done `in_place` goes into what reads it.
+pub(crate) fn prepare(mut buffer: Vec<Op>, block: &Block, in_place: bool) -> Vec<Op> {
     buffer.clear();
     buffer.extend_from_slice(&block.ops);
-    combine::combine(&mut buffer);
+    combine::combine(&mut buffer, in_place);
     demand::mark(&mut buffer);
     buffer
 }

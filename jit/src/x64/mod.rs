@@ -182,7 +182,7 @@ impl Translator {
         debug_assert!(self.asm.here() >= 5);
         self.asm.rm(Width::Q, op::STORE, RAX, Loc::Slot(field!(page)));
         assert_eq!(self.asm.here(), BODY);
-        let ops = prepare(std::mem::take(&mut self.ops), block);
+        let ops = prepare(std::mem::take(&mut self.ops), block, false);
         self.asks_near = !wanders && is_loop(&ops, block.start);
         self.begin_stretch();
         self.exchange_in(&ops);
