@@ -123,7 +123,7 @@ fn is_reliable() -> bool {
         let is_invariant = __cpuid(0x8000_0000).eax >= POWER && __cpuid(POWER).edx >> 8 & 1 == 1;
         let source =
             std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
-        is_invariant && source.is_ok_and(|source| matches!(source.trim(), "tsc" | "kvm-clock"))
+        is_invariant && source.is_ok_and(|source| source.trim() == "tsc")
     });
     *RELIABLE
 }
