@@ -28,7 +28,7 @@ impl Translator {
     }
 
     /// The same for an instruction that only looks at the low 32 bits, or those of `width`.
-    fn get_of(&mut self, width: Width, reg: Reg, scratch: u8) -> u8 {
+    pub(super) fn get_of(&mut self, width: Width, reg: Reg, scratch: u8) -> u8 {
         if width == Width::Q { self.get(reg, scratch) } else { self.get_low(reg, scratch) }
     }
 
@@ -81,7 +81,7 @@ impl Translator {
     }
 
     /// Puts the result of `op` that `compute` leaves in the register it is given; 32-bit results are sign-extended, if need be later.
-    fn result(&mut self, width: Width, op: &Op, compute: impl FnOnce(&mut Self, u8)) {
+    pub(super) fn result(&mut self, width: Width, op: &Op, compute: impl FnOnce(&mut Self, u8)) {
         let d = self.target(op.rd);
         compute(self, d);
         let extends = width == Width::D && op.aux != LOW_ONLY;
@@ -142,28 +142,6 @@ impl Translator {
             imm => self.asm.logic_imm(Width::Q, logic, d, a, imm),
         }
         self.put(op.rd, d);
-    }
-
-    /// Bits of `a`, moved; see [`super::asm::Asm::bitfield`].
-    fn bitfield(&mut self, width: Width, signed: bool, rotate: u8, top: u8, op: &Op) {
-        let a = self.get_of(if top < 32 { Width::D } else { Width::Q }, op.a, X16);
-        let d = self.target(op.rd);
-        self.asm.bitfield(width, signed, d, a, rotate, top);
-        self.put(op.rd, d);
-    }
-
-    /// Rotates to the left by a register.
-    fn rotate_left(&mut self, width: Width, op: &Op) {
-        let b = self.get_low(op.b, X17);
-        self.asm.rrr(width, op::SUB, X17, XZR, b);
-        let a = self.get_of(width, op.a, X16);
-        self.result(width, op, |t, d| t.asm.rrr(width, op::ROR, d, a, X17));
-    }
-
-    fn rotate_imm(&mut self, width: Width, op: &Op) {
-        let a = self.get_of(width, op.a, X16);
-        let amount = op.imm as u8 & (width.bits() - 1);
-        self.result(width, op, |t, d| t.asm.ror_imm(width, d, a, amount));
     }
 
     /// `(a << scale) + b`
@@ -251,136 +229,6 @@ impl Translator {
         let a = self.get(op.a, X16);
         let d = self.target(op.rd);
         self.asm.csel(Width::Q, d, a, XZR, cc);
-        self.put(op.rd, d);
-    }
-
-    fn mul_high_mixed(&mut self, op: &Op) {
-        let a = self.get(op.a, X14);
-        let b = self.get(op.b, X15);
-        self.asm.rrr(Width::Q, op::UMULH, X16, a, b);
-        // As a signed number a negative `a` is 2^64 less.
-        dynasm!(self.asm ; .arch aarch64 ; and x17, X(b), X(a), asr #63);
-        let d = self.target(op.rd);
-        self.asm.rrr(Width::Q, op::SUB, d, X16, X17);
-        self.put(op.rd, d);
-    }
-
-    /// Division by zero gives 0 on the host, and the quotient that overflows is the dividend.
-    fn divide(&mut self, width: Width, opcode: u32, op: &Op) {
-        let a = self.get_of(width, op.a, X14);
-        let b = self.get_of(width, op.b, X15);
-        self.asm.cmp(width, b, XZR);
-        self.asm.rrr(width, opcode, X16, a, b);
-        self.result(width, op, |t, d| t.asm.csinv(width, d, X16, XZR, Cc::NotEqual));
-    }
-
-    fn remainder(&mut self, width: Width, opcode: u32, op: &Op) {
-        let a = self.get_of(width, op.a, X14);
-        let b = self.get_of(width, op.b, X15);
-        self.asm.rrr(width, opcode, X16, a, b);
-        self.result(width, op, |t, d| t.asm.msub(width, d, X16, b, a));
-    }
-
-    /// Both results of one division; see [`crate::codegen::combine::are_twins`]. The halves of a product are two instructions.
-    pub(super) fn twins(&mut self, first: &Op, second: &Op) {
-        let (width, opcode) = match first.code {
-            Code::Div | Code::Rem => (Width::Q, op::SDIV),
-            Code::Divu | Code::Remu => (Width::Q, op::UDIV),
-            Code::DivW | Code::RemW => (Width::D, op::SDIV),
-            Code::DivuW | Code::RemuW => (Width::D, op::UDIV),
-            _ => return [first, second].into_iter().for_each(|op| self.integer(op)),
-        };
-        let a = self.get_of(width, first.a, X14);
-        let b = self.get_of(width, first.b, X15);
-        self.asm.cmp(width, b, XZR);
-        self.asm.rrr(width, opcode, X17, a, b);
-        for op in [first, second] {
-            self.result(width, op, |t, d| match op.code {
-                Code::Rem | Code::Remu | Code::RemW | Code::RemuW => t.asm.msub(width, d, X17, b, a),
-                _ => t.asm.csinv(width, d, X17, XZR, Cc::NotEqual),
-            });
-        }
-    }
-
-    fn trailing_zeros(&mut self, width: Width, op: &Op) {
-        let a = self.get_of(width, op.a, X16);
-        self.asm.rrr(width, op::RBIT, X16, a, 0);
-        let d = self.target(op.rd);
-        self.asm.rrr(width, op::CLZ, d, X16, 0);
-        self.put(op.rd, d);
-    }
-
-    fn ones(&mut self, width: Width, op: &Op) {
-        let a = self.get_of(width, op.a, X16);
-        match width {
-            Width::D => dynasm!(self.asm ; .arch aarch64 ; fmov s0, W(a)),
-            Width::Q => dynasm!(self.asm ; .arch aarch64 ; fmov d0, X(a)),
-        }
-        let d = self.target(op.rd);
-        dynasm!(self.asm ; .arch aarch64
-            ; cnt v0.b8, v0.b8
-            ; addv b0, v0.b8
-            ; fmov W(d), s0
-        );
-        self.put(op.rd, d);
-    }
-
-    /// The bit that `b` selects, combined with `a`.
-    fn bit(&mut self, opcode: u32, op: &Op) {
-        let b = self.get(op.b, X17);
-        self.asm.mov_imm(X16, 1);
-        self.asm.rrr(Width::Q, op::LSL, X17, X16, b);
-        let a = self.get(op.a, X16);
-        let d = self.target(op.rd);
-        self.asm.rrr(Width::Q, opcode, d, a, X17);
-        self.put(op.rd, d);
-    }
-
-    fn bit_imm(&mut self, logic: Logic, op: &Op) {
-        let bit = 1 << (op.imm & 63);
-        let a = self.get(op.a, X16);
-        let d = self.target(op.rd);
-        self.asm.logic_imm(Width::Q, logic, d, a, if logic == Logic::And { !bit } else { bit });
-        self.put(op.rd, d);
-    }
-
-    fn extract_bit(&mut self, op: &Op) {
-        let a = self.get(op.a, X16);
-        let b = self.get(op.b, X17);
-        self.asm.rrr(Width::Q, op::LSR, X16, a, b);
-        let d = self.target(op.rd);
-        self.asm.logic_imm(Width::Q, Logic::And, d, X16, 1);
-        self.put(op.rd, d);
-    }
-
-    /// Each byte that is not zero becomes all ones.
-    fn or_combine(&mut self, op: &Op) {
-        let a = self.get(op.a, X16);
-        let d = self.target(op.rd);
-        dynasm!(self.asm ; .arch aarch64
-            ; fmov d0, X(a)
-            ; cmtst v0.b8, v0.b8, v0.b8
-            ; fmov X(d), d0
-        );
-        self.put(op.rd, d);
-    }
-
-    /// A part of the 128-bit carry-less product, whose low half is in x14 and whose high half is in x15 for `part`.
-    fn carry_less_product(&mut self, op: &Op, part: impl FnOnce(&mut Self, u8)) {
-        if !self.features.pmull {
-            return self.step(op);
-        }
-        let a = self.get(op.a, X16);
-        let b = self.get(op.b, X17);
-        dynasm!(self.asm ; .arch aarch64
-            ; fmov d0, X(a)
-            ; fmov d1, X(b)
-            ; pmull v0.q1, v0.d1, v1.d1
-            ; fmov x14, d0
-            ; mov x15, v0.d[1]
-        );
-        let d = self.target(op.rd);
-        part(self, d);
         self.put(op.rd, d);
     }
 

@@ -1,6 +1,6 @@
 //! The aarch64 backend: from the operations of a block to host code. It is the mirror image of the x86-64 one.
 //!
-//! [`regs`] says where guest registers are, [`entry`] how generated code is entered and left, [`alu`], [`mem`], [`atomic`],
+//! [`regs`] says where guest registers are, [`entry`] how generated code is entered and left, [`alu`], [`bits`], [`muldiv`], [`mem`], [`atomic`],
 //! [`fp`] and [`branch`] how each operation is carried out. What happens rarely is assembled after the block, in *cold* code.
 //! Any Armv8-A host will do; [`Features`] are what newer ones have.
 
@@ -9,6 +9,7 @@
 mod alu;
 mod asm;
 mod atomic;
+mod bits;
 mod branch;
 mod count;
 mod csr;
@@ -20,6 +21,7 @@ mod fp_convert;
 pub(crate) mod golden;
 mod listing;
 mod mem;
+mod muldiv;
 mod neon;
 mod regs;
 mod tlb;

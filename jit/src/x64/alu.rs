@@ -6,25 +6,17 @@ use frontend::ir::{Code, Op, Reg};
 
 use super::Translator;
 use super::asm::{Cc, Width, op};
+use super::bits::shift;
 use super::regs::{Loc, RAX, RCX, RDX, field};
 use crate::codegen::demand::{DEAD, LOW_ONLY};
 
 /// `number` of [`super::asm::Asm::rm_imm`].
-mod imm {
-    pub(super) const ADD: u8 = 0;
-    pub(super) const OR: u8 = 1;
-    pub(super) const AND: u8 = 4;
-    pub(super) const XOR: u8 = 6;
-    pub(super) const CMP: u8 = 7;
-}
-
-/// `number` of [`super::asm::Asm::shift_imm`].
-pub(super) mod shift {
-    pub(in super::super) const ROL: u8 = 0;
-    pub(in super::super) const ROR: u8 = 1;
-    pub(in super::super) const SHL: u8 = 4;
-    pub(in super::super) const SHR: u8 = 5;
-    pub(in super::super) const SAR: u8 = 7;
+pub(super) mod imm {
+    pub(in super::super) const ADD: u8 = 0;
+    pub(in super::super) const OR: u8 = 1;
+    pub(in super::super) const AND: u8 = 4;
+    pub(in super::super) const XOR: u8 = 6;
+    pub(in super::super) const CMP: u8 = 7;
 }
 
 /// Operations that clobber nothing but rax.
@@ -115,7 +107,7 @@ pub(super) fn is_with_carry(first: &Op, second: &Op) -> bool {
 impl Translator {
     /// The scratch register that still has the value of a guest register in memory. To go on with that is better than an
     /// instruction that changes memory: what comes next may want the result.
-    fn in_scratch(&self, reg: Reg) -> Option<u8> {
+    pub(super) fn in_scratch(&self, reg: Reg) -> Option<u8> {
         match self.pins.loc(reg) {
             Loc::Reg(_) => None,
             Loc::Slot(slot) => self.asm.held(slot).filter(|host| [RAX, RCX, RDX].contains(host)),
@@ -170,7 +162,7 @@ impl Translator {
     }
 
     /// `reg op= rm`, 64 bits.
-    fn q(&mut self, opcode: u16, reg: u8, rm: Loc) {
+    pub(super) fn q(&mut self, opcode: u16, reg: u8, rm: Loc) {
         self.asm.rm(Width::Q, opcode, reg, rm);
     }
 
@@ -179,7 +171,7 @@ impl Translator {
     }
 
     /// Sign-extends a 32-bit result of `op` that is in `reg`, unless nobody looks.
-    fn extend_result(&mut self, op: &Op, reg: u8) {
+    pub(super) fn extend_result(&mut self, op: &Op, reg: u8) {
         if op.aux != LOW_ONLY {
             self.sign_extend_w(reg);
         }
@@ -248,98 +240,6 @@ impl Translator {
             self.extend_result(op, d);
         }
         self.put(op.rd, d);
-    }
-
-    fn shift_imm(&mut self, width: Width, number: u8, op: &Op) {
-        let amount = op.imm as u8;
-        if width == Width::Q && op.rd == op.a && op.rd != Reg::SINK && self.in_scratch(op.a).is_none() {
-            return self.asm.shift_imm(width, number, self.pins.loc(op.rd), amount);
-        }
-        let d = self.target(op.rd, &[]);
-        self.copy(d, op.a);
-        self.asm.shift_imm(width, number, Loc::Reg(d), amount);
-        // A shift to the right leaves a sign of 0, which is in the upper half already.
-        if width == Width::D && (number != shift::SHR || amount & 31 == 0) {
-            self.extend_result(op, d);
-        }
-        self.put(op.rd, d);
-    }
-
-    fn rotate_imm(&mut self, width: Width, op: &Op) {
-        let (a, d, amount) = (self.get(op.a, RAX), self.target(op.rd, &[]), op.imm as i8);
-        match width {
-            Width::Q => dynasm!(self.asm ; .arch x64 ; rorx Rq(d), Rq(a), amount),
-            Width::D => {
-                dynasm!(self.asm ; .arch x64 ; rorx Rd(d), Rd(a), amount);
-                self.extend_result(op, d);
-            }
-        }
-        self.put(op.rd, d);
-    }
-
-    /// Shifts by a register: x86's mask the amount as RISC-V's do.
-    fn shift(&mut self, width: Width, number: u8, op: &Op) {
-        let a = self.get(op.a, RAX);
-        let (b, d) = match self.pins.pinned(op.b) {
-            Some(b) => (b, self.target(op.rd, &[])),
-            // The amount has to be in a register, and rax may be taken: shift in rcx's stead by way of the target.
-            None if a == RAX => {
-                let d = self.target(op.rd, &[]);
-                if d == RAX {
-                    return self.shift_in_memory(width, number, op);
-                }
-                self.copy(d, op.b);
-                (d, d)
-            }
-            None => {
-                self.copy(RAX, op.b);
-                (RAX, self.target(op.rd, &[]))
-            }
-        };
-        self.shift_registers(width, number, d, a, b);
-        if width == Width::D {
-            self.extend_result(op, d);
-        }
-        self.put(op.rd, d);
-    }
-
-    fn shift_registers(&mut self, width: Width, number: u8, d: u8, a: u8, b: u8) {
-        match (width, number) {
-            (Width::Q, shift::SHL) => dynasm!(self.asm ; .arch x64 ; shlx Rq(d), Rq(a), Rq(b)),
-            (Width::Q, shift::SHR) => dynasm!(self.asm ; .arch x64 ; shrx Rq(d), Rq(a), Rq(b)),
-            (Width::Q, _) => dynasm!(self.asm ; .arch x64 ; sarx Rq(d), Rq(a), Rq(b)),
-            (Width::D, shift::SHL) => dynasm!(self.asm ; .arch x64 ; shlx Rd(d), Rd(a), Rd(b)),
-            (Width::D, shift::SHR) => dynasm!(self.asm ; .arch x64 ; shrx Rd(d), Rd(a), Rd(b)),
-            (Width::D, _) => dynasm!(self.asm ; .arch x64 ; sarx Rd(d), Rd(a), Rd(b)),
-        }
-    }
-
-    /// All three operands in memory: the value is an operand of the instruction.
-    fn shift_in_memory(&mut self, width: Width, number: u8, op: &Op) {
-        let Loc::Slot(a) = self.pins.loc(op.a) else { return };
-        self.copy(RAX, op.b);
-        match (width, number) {
-            (Width::Q, shift::SHL) => dynasm!(self.asm ; .arch x64 ; shlx rax, QWORD [r15 + a], rax),
-            (Width::Q, shift::SHR) => dynasm!(self.asm ; .arch x64 ; shrx rax, QWORD [r15 + a], rax),
-            (Width::Q, _) => dynasm!(self.asm ; .arch x64 ; sarx rax, QWORD [r15 + a], rax),
-            (Width::D, shift::SHL) => dynasm!(self.asm ; .arch x64 ; shlx eax, DWORD [r15 + a], eax),
-            (Width::D, shift::SHR) => dynasm!(self.asm ; .arch x64 ; shrx eax, DWORD [r15 + a], eax),
-            (Width::D, _) => dynasm!(self.asm ; .arch x64 ; sarx eax, DWORD [r15 + a], eax),
-        }
-        if width == Width::D {
-            self.extend_result(op, RAX);
-        }
-        self.put(op.rd, RAX);
-    }
-
-    fn rotate(&mut self, width: Width, number: u8, op: &Op) {
-        self.copy(RCX, op.b);
-        self.copy(RAX, op.a);
-        self.asm.rm(width, 0xd3, number, Loc::Reg(RAX));
-        if width == Width::D {
-            self.extend_result(op, RAX);
-        }
-        self.put(op.rd, RAX);
     }
 
     /// `(zext or not)(a) << scale + b`
@@ -461,128 +361,6 @@ impl Translator {
         self.put(op.rd, RAX);
     }
 
-    fn mul(&mut self, width: Width, op: &Op) {
-        let (a, b) = if op.rd == op.b { (op.b, op.a) } else { (op.a, op.b) };
-        let d = self.target(op.rd, if op.rd == a { &[] } else { std::slice::from_ref(&b) });
-        self.copy(d, a);
-        self.asm.rm(width, 0x0faf, d, self.pins.loc(b));
-        if width == Width::D {
-            self.extend_result(op, d);
-        }
-        self.put(op.rd, d);
-    }
-
-    /// The high half; `number` is 4 for unsigned, 5 for signed operands.
-    fn mul_high(&mut self, number: u8, op: &Op) {
-        self.copy(RAX, op.a);
-        self.asm.rm(Width::Q, 0xf7, number, self.pins.loc(op.b));
-        self.put(op.rd, RDX);
-    }
-
-    fn mul_high_mixed(&mut self, op: &Op) {
-        self.copy(RAX, op.a);
-        self.mov(RCX, RAX);
-        self.asm.rm(Width::Q, 0xf7, 4, self.pins.loc(op.b));
-        // As a signed number a negative `a` is 2^64 less.
-        self.asm.shift_imm(Width::Q, shift::SAR, Loc::Reg(RCX), 63);
-        self.q(op::AND, RCX, self.pins.loc(op.b));
-        self.q(op::SUB, RDX, Loc::Reg(RCX));
-        self.put(op.rd, RDX);
-    }
-
-    /// One division for all operations of `ops`: quotients or remainders of the same operands.
-    fn divide(&mut self, width: Width, signed: bool, ops: &[&Op]) {
-        let (by_zero, by_minus_one, done) = (self.asm.label(), self.asm.label(), self.asm.label());
-        let Op { a, b, .. } = *ops[0];
-        self.asm.rm(width, op::MOV, RCX, self.pins.loc(b));
-        self.asm.rm(width, op::MOV, RAX, self.pins.loc(a));
-        self.asm.rm(width, op::TEST, RCX, Loc::Reg(RCX));
-        self.asm.jcc(Cc::Equal, by_zero);
-        if signed {
-            self.asm.rm_imm(width, imm::CMP, Loc::Reg(RCX), -1);
-            self.asm.jcc(Cc::Equal, by_minus_one);
-            match width {
-                Width::D => dynasm!(self.asm ; .arch x64 ; cdq ; idiv ecx),
-                Width::Q => dynasm!(self.asm ; .arch x64 ; cqo ; idiv rcx),
-            }
-        } else {
-            self.asm.mov_imm(RDX, 0);
-            self.asm.rm(width, 0xf7, 6, Loc::Reg(RCX));
-        }
-        self.asm.bind(done);
-        for op in ops {
-            let is_remainder = matches!(op.code, Code::Rem | Code::Remu | Code::RemW | Code::RemuW);
-            let result = if is_remainder { RDX } else { RAX };
-            if width == Width::D {
-                self.extend_result(op, result);
-            }
-            self.put(op.rd, result);
-        }
-        self.cold(move |t| {
-            t.asm.bind(by_zero);
-            t.mov(RDX, RAX);
-            t.asm.mov_imm(RAX, u64::MAX);
-            t.asm.jmp(done);
-            if signed {
-                // The one quotient that overflows is its own negation.
-                t.asm.bind(by_minus_one);
-                t.asm.mov_imm(RDX, 0);
-                t.asm.rm(width, 0xf7, 3, Loc::Reg(RAX));
-                t.asm.jmp(done);
-            }
-        });
-    }
-
-    /// Both results of one division or one multiplication; see [`crate::codegen::combine::are_twins`].
-    pub(super) fn twins(&mut self, first: &Op, second: &Op) {
-        let ops = [first, second];
-        match first.code {
-            Code::Div | Code::Rem => self.divide(Width::Q, true, &ops),
-            Code::Divu | Code::Remu => self.divide(Width::Q, false, &ops),
-            Code::DivW | Code::RemW => self.divide(Width::D, true, &ops),
-            Code::DivuW | Code::RemuW => self.divide(Width::D, false, &ops),
-            _ => {
-                let is_signed = ops.iter().any(|op| op.code == Code::Mulh);
-                self.copy(RAX, first.a);
-                self.asm.rm(Width::Q, 0xf7, if is_signed { 5 } else { 4 }, self.pins.loc(first.b));
-                for op in ops {
-                    self.put(op.rd, if op.code == Code::Mul { RAX } else { RDX });
-                }
-            }
-        }
-    }
-
-    /// `opcode` with the 0xf3 prefix: lzcnt, tzcnt, popcnt.
-    fn count(&mut self, width: Width, opcode: u8, op: &Op) {
-        let a = self.get(op.a, RAX);
-        match (width, opcode) {
-            (Width::Q, 0xbd) => dynasm!(self.asm ; .arch x64 ; lzcnt rax, Rq(a)),
-            (Width::Q, 0xbc) => dynasm!(self.asm ; .arch x64 ; tzcnt rax, Rq(a)),
-            (Width::Q, _) => dynasm!(self.asm ; .arch x64 ; popcnt rax, Rq(a)),
-            (Width::D, 0xbd) => dynasm!(self.asm ; .arch x64 ; lzcnt eax, Rd(a)),
-            (Width::D, 0xbc) => dynasm!(self.asm ; .arch x64 ; tzcnt eax, Rd(a)),
-            (Width::D, _) => dynasm!(self.asm ; .arch x64 ; popcnt eax, Rd(a)),
-        }
-        self.put(op.rd, RAX);
-    }
-
-    /// bts, btr, btc by a register.
-    fn bit(&mut self, opcode: u16, op: &Op) {
-        self.copy(RCX, op.b);
-        self.copy(RAX, op.a);
-        self.asm.rm(Width::Q, opcode, RCX, Loc::Reg(RAX));
-        self.put(op.rd, RAX);
-    }
-
-    /// The same by a constant: `number` is 5 bts, 6 btr, 7 btc.
-    fn bit_imm(&mut self, number: u8, op: &Op) {
-        let d = self.target(op.rd, &[]);
-        self.copy(d, op.a);
-        self.asm.rm(Width::Q, 0x0fba, number, Loc::Reg(d));
-        self.asm.push(op.imm as u8 & 63);
-        self.put(op.rd, d);
-    }
-
     fn extend(&mut self, width: Width, opcode: u16, op: &Op) {
         let a = self.get(op.a, RAX);
         let d = self.target(op.rd, &[]);
@@ -590,40 +368,6 @@ impl Translator {
         self.mov(RAX, a);
         self.asm.rm(width, opcode, d, Loc::Reg(RAX));
         self.put(op.rd, d);
-    }
-
-    /// Each byte that is not zero becomes all ones: `((a & 0x7f..) + 0x7f.. | a) & 0x80..` has bit 7 of those.
-    fn or_combine(&mut self, op: &Op) {
-        const LOW7: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-        self.copy(RAX, op.a);
-        self.asm.mov_imm(RCX, LOW7);
-        dynasm!(self.asm ; .arch x64
-            ; mov rdx, rax
-            ; and rdx, rcx
-            ; add rdx, rcx
-            ; or rdx, rax
-            ; not rcx
-            ; and rdx, rcx
-            // 1 becomes 255 in each byte.
-            ; shr rdx, 7
-            ; mov rax, rdx
-            ; shl rdx, 8
-            ; sub rdx, rax
-        );
-        self.put(op.rd, RDX);
-    }
-
-    /// The 128-bit carry-less product: low half in rax, high half in rdx.
-    fn carry_less_product(&mut self, o: &Op) {
-        let a = self.get(o.a, RAX);
-        dynasm!(self.asm ; .arch x64 ; vmovq xmm0, Rq(a));
-        let b = self.get(o.b, RAX);
-        dynasm!(self.asm ; .arch x64
-            ; vmovq xmm1, Rq(b)
-            ; vpclmulqdq xmm0, xmm0, xmm1, 0
-            ; vmovq rax, xmm0
-            ; vpextrq rdx, xmm0, 1
-        );
     }
 
     /// An operation of the integer file that is neither memory nor control.

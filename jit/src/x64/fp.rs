@@ -15,8 +15,8 @@ use dynasmrt::DynasmApi;
 use frontend::ir::{Code, Fmt, Op, Reg};
 
 use super::Translator;
-use super::alu::shift;
 use super::asm::{Cc, Label, Width, op};
+use super::bits::shift;
 use super::entry::Constant;
 use super::regs::{Loc, RAX, RCX, RDX, f_pinned, f_slot, field};
 use super::vex::{Rm, vop};
