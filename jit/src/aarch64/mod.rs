@@ -1,7 +1,8 @@
 //! The aarch64 backend: from the operations of a block to host code. It is the mirror image of the x86-64 one.
 //!
-//! [`regs`] says where guest registers are, [`entry`] how generated code is entered and left, [`alu`], [`bits`], [`muldiv`], [`mem`], [`atomic`],
-//! [`fp`] and [`branch`] how each operation is carried out. What happens rarely is assembled after the block, in *cold* code.
+//! [`regs`] says where guest registers are, [`entry`] how generated code is entered and left, [`alu`], [`bits`], [`muldiv`],
+//! [`mem`], [`atomic`], [`fp`] and [`branch`] how each operation is carried out. What happens rarely is assembled after the
+//! block, in *cold* code.
 //! Any Armv8-A host will do; [`Features`] are what newer ones have.
 
 #![allow(clippy::useless_conversion, reason = "dynasm converts each register it is given")]

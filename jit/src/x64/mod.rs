@@ -1,7 +1,8 @@
 //! The x86-64 backend: from the operations of a block to host code.
 //!
-//! [`regs`] says where guest registers are, [`entry`] how generated code is entered and left, [`alu`], [`bits`], [`muldiv`], [`mem`], [`atomic`],
-//! [`fp`] and [`branch`] how each operation is carried out. What happens rarely is assembled after the block, in *cold* code.
+//! [`regs`] says where guest registers are, [`entry`] how generated code is entered and left, [`alu`], [`bits`], [`muldiv`],
+//! [`mem`], [`atomic`], [`fp`] and [`branch`] how each operation is carried out. What happens rarely is assembled after the
+//! block, in *cold* code.
 //! Hosts need AVX, FMA, BMI1, BMI2, LZCNT and POPCNT (x86-64-v3), and PCLMULQDQ.
 
 #![allow(clippy::useless_conversion, reason = "dynasm converts each register it is given")]
