@@ -20,8 +20,9 @@ pub const USER_ALIAS: u64 = 4 * GIB;
 const SECOND_ALIAS: u64 = 5 * GIB;
 /// Where [`PAGES`] pages of 4 KiB are mapped, one after the other, to memory that nothing else uses.
 const SMALL: u64 = 8 * GIB;
-/// Twice as many as a first-level TLB has entries.
-const PAGES: u64 = 2048;
+/// Where they are mapped again: so far away that the two addresses of a page have one slot in a first-level TLB of any size.
+const SMALL_ALIAS: u64 = SMALL + GIB;
+const PAGES: u64 = 16;
 const SMALL_RAM: u64 = RAM + (32 << 20);
 
 #[repr(C, align(4096))]
@@ -31,7 +32,7 @@ static mut ROOT: Table = Table([0; 512]);
 /// The same for a second address space.
 static mut OTHER: Table = Table([0; 512]);
 static mut MIDDLE: Table = Table([0; 512]);
-static mut LEAVES: [Table; (PAGES / 512) as usize] = [const { Table([0; 512]) }; (PAGES / 512) as usize];
+static mut LEAVES: Table = Table([0; 512]);
 
 fn leaf(pa: u64, flags: u64) -> u64 {
     pa >> 2 | flags
@@ -54,22 +55,22 @@ pub fn turn_on() {
             (*root).0[(RAM / GIB) as usize] = leaf(RAM, KERNEL);
             (*root).0[(USER_ALIAS / GIB) as usize] = leaf(RAM, KERNEL | USER);
             (*root).0[(SECOND_ALIAS / GIB) as usize] = leaf(RAM, KERNEL);
-            (*root).0[(SMALL / GIB) as usize] = pointer(&raw const MIDDLE);
+            for address in [SMALL, SMALL_ALIAS] {
+                (*root).0[(address / GIB) as usize] = pointer(&raw const MIDDLE);
+            }
         }
+        let (middle, leaves) = (&raw mut MIDDLE, &raw mut LEAVES);
+        (*middle).0[0] = pointer(leaves);
         for page in 0..PAGES {
-            let table = (page / 512) as usize;
-            let leaves = &raw mut LEAVES;
-            (*leaves)[table].0[(page % 512) as usize] = leaf(SMALL_RAM + page * PAGE, KERNEL);
-            let middle = &raw mut MIDDLE;
-            (*middle).0[table] = pointer(&raw const (*leaves)[table]);
+            (*leaves).0[page as usize] = leaf(SMALL_RAM + page * PAGE, KERNEL);
         }
         asm!("csrw satp, {}", "sfence.vma", in(reg) satp(&raw const ROOT, 1));
     }
 }
 
-/// Loads from `pages` pages, one load of each in a round.
-fn sweep(rounds: u64, pages: u64) {
-    for _ in 0..rounds {
+/// All pages are in the first-level TLB: 2048 loads.
+pub fn hit(rounds: u64) {
+    for _ in 0..rounds * (2048 / PAGES) {
         // SAFETY: the pages are mapped.
         unsafe {
             asm!(
@@ -79,21 +80,30 @@ fn sweep(rounds: u64, pages: u64) {
                 "bne {at}, {end}, 2b",
                 value = out(reg) _,
                 at = inout(reg) SMALL => _,
-                end = in(reg) SMALL + pages * PAGE,
+                end = in(reg) SMALL + PAGES * PAGE,
                 page = in(reg) PAGE,
             );
         }
     }
 }
 
-/// All pages are in the first-level TLB: 2048 loads.
-pub fn hit(rounds: u64) {
-    sweep(rounds * 128, 16);
-}
-
-/// No page is in the first-level TLB when its turn comes, but all are in the second: 2048 loads.
+/// No page is in the first-level TLB when its turn comes, but all are in the second: 2048 loads, of the two addresses of a page in turn.
 pub fn miss(rounds: u64) {
-    sweep(rounds, PAGES);
+    // SAFETY: they are mapped.
+    unsafe {
+        asm!(
+            "2:",
+            "ld {value}, 0({at})",
+            "add {at}, {at}, {step}",
+            "neg {step}, {step}",
+            "addi {left}, {left}, -1",
+            "bnez {left}, 2b",
+            value = out(reg) _,
+            at = inout(reg) SMALL => _,
+            step = inout(reg) SMALL_ALIAS - SMALL => _,
+            left = inout(reg) rounds.max(1) * 2048 => _,
+        );
+    }
 }
 
 /// The page is in neither, so the page table is walked: 64 fences of a page and 64 loads.
