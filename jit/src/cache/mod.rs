@@ -260,6 +260,10 @@ impl CodeCache {
     /// The accesses of the block at a physical address wander from page to page: it has to be translated again.
     pub(crate) fn note_wanderer(&self, pa: u64) {
         let inner = &mut *self.inner.lock();
+        if inner.wanderers.contains_key(&pa) {
+            // Another hart has said so, or this one of the old code.
+            return;
+        }
         if inner.wanderers.len() >= MAX_WANDERERS {
             inner.wanderers.clear();
         }

@@ -89,7 +89,9 @@ fn a_loop_that_wanders_is_translated_again_until_it_is_overwritten() {
     cache.note_wanderer(code[0].pa);
     assert_eq!(cache.find(code, View::Plain, None), None);
     assert!(wanders(&cache));
-    publish_in(&cache, code[0].pa, View::Plain).unwrap();
+    let entry = publish_in(&cache, code[0].pa, View::Plain);
+    cache.note_wanderer(code[0].pa);
+    assert!(entry.is_some() && cache.find(code, View::Plain, None) == entry);
     memory.write(code[0].pa + 4, &[0xff]).unwrap();
     assert!(!wanders(&cache));
     assert_eq!(cache.stats().wanderers, 1);
