@@ -112,10 +112,11 @@ fn read() -> u64 {
     }
 }
 
-/// The time-stamp counter goes at one rate in all states of the processor (CPUID 8000_0007, EDX bit 8), and Linux has not found it to
-/// differ from core to core, for then it uses another clock.
+/// Whether the host's counter can be relied on. The time-stamp counter goes at one rate in all states of the processor (CPUID
+/// 8000_0007, EDX bit 8), and Linux has not found it to differ from core to core, for then it uses another clock.
 #[cfg(target_arch = "x86_64")]
-fn is_reliable() -> bool {
+#[inline]
+pub fn is_reliable() -> bool {
     use std::arch::x86_64::__cpuid;
     use std::sync::LazyLock;
     const POWER: u32 = 0x8000_0007;
@@ -137,9 +138,9 @@ fn read() -> u64 {
     count
 }
 
-/// The counter of the generic timer (Arm ARM, D12) is made for this.
+/// Whether the host's counter can be relied on. That of the generic timer (Arm ARM, D12) is made for this.
 #[cfg(target_arch = "aarch64")]
-fn is_reliable() -> bool {
+pub fn is_reliable() -> bool {
     true
 }
 
@@ -148,8 +149,9 @@ fn read() -> u64 {
     0
 }
 
+/// Whether the host's counter can be relied on: it has none that is read here.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn is_reliable() -> bool {
+pub fn is_reliable() -> bool {
     false
 }
 

@@ -77,7 +77,7 @@ impl Clock {
 
     /// What tells the time between two looks at the host's clock; `None` if the host has no counter for that.
     pub fn base(&self) -> Option<&TimeBase> {
-        time::counter().is_some().then_some(&self.base)
+        time::is_reliable().then_some(&self.base)
     }
 
     /// Makes [`now`](Self::now) count on from `ticks`. Whoever sleeps until a deadline must look again.
